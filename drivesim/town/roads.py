@@ -7,6 +7,7 @@ A lane is a polyline of points about 1 m apart, in driving direction. Index -1 m
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class RoadNetwork:
     def save(self, path: Path) -> None:
         """Write atomically as one uncompressed .npz (no pickles)."""
         arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "name"}
-        partial = path.with_suffix(".partial.npz")
+        partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:12]}.partial.npz")  # two processes may bake at once
         partial.parent.mkdir(parents=True, exist_ok=True)
         np.savez(partial, _meta=np.array(json.dumps({"name": self.name})), **arrays)
         partial.replace(path)
