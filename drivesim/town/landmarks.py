@@ -158,15 +158,17 @@ def _lights(
     poles: list[Landmark], lanes: list[SampledLane], lane_light: NDArray[np.int32], file: XodrFile
 ) -> dict[str, NDArray[Any]]:
     yaw = np.array([pole.yaw_rad for pole in poles], np.float64)
+    feet = np.array([pole.xyz_m for pole in poles], np.float32).reshape(-1, 3)
     junction = np.full(len(poles), -1, np.int64)
     for row, light in enumerate(lane_light):
         if light >= 0:
             yaw[light] = lanes[row].yaw_rad[-1] + np.pi
+            feet[light, 2] = lanes[row].xyz_m[-1, 2]  # the files have the pole's base under the ground
             junction[light] = max((lanes[ahead].junction for ahead in lanes[row].next), default=-1)
     group, phase = _cycles([pole.id for pole in poles], junction, yaw, file)
     return {
         "light_signal_id": np.array([pole.id for pole in poles], dtype=np.str_),
-        "light_xyz_m": np.array([pole.xyz_m for pole in poles], np.float32).reshape(-1, 3),
+        "light_xyz_m": feet,
         "light_yaw_rad": np.arctan2(np.sin(yaw), np.cos(yaw)).astype(np.float32),
         "light_group": group,
         "light_phase": phase,

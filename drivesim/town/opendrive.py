@@ -24,13 +24,15 @@ from drivesim.town.roads import (
 )
 from drivesim.town.xodr import OpenDriveError, XodrFile, XodrRoad, XodrSection, read_xodr
 
-BAKE_VERSION = 1  # raise it when what `bake` writes changes: old caches are then baked again
+BAKE_VERSION = 2  # raise it when what `bake` writes changes: old caches are then baked again
 SAMPLE_M = 1.0
 SHORTEST_SECTION_M = 0.1  # RoadRunner leaves slivers between sections; links jump over them
 EDGE_M = 0.01  # how far inside its section a lane begins and ends
 MAX_LINKS = 6
+WIDEST_SEAM_M, MERGE_M = 0.3, 8.0  # a link that jumps by more than the one and less than the other is a merge
 GRID_CELL_M = 5.0
-SPAWN_SPACING_M = 12.0  # between any two spawn points: a bus is 10.3 m long
+SPAWN_SPACING_M = 12.0  # no other spawn point so near ahead or behind: a bus is 10.3 m long
+SPAWN_BESIDE_M = 4.5  # nor so near at the side: that bus is 3.9 m wide
 SPAWN_ALONG_M = 24.0  # along one lane
 SPAWN_MARGIN_M = 7.0  # from the ends of a lane
 SPAWN_MIN_WIDTH_M = 2.9
@@ -43,6 +45,7 @@ LANE_KINDS = {
 LINKED_KINDS = (LANE_DRIVING, LANE_SIDEWALK, LANE_BIKING)
 
 LaneKey = tuple[int, int, int]  # road, section, lane
+Taken = dict[tuple[int, int], list[tuple[float, float, float, float]]]  # poses by cell
 
 
 @dataclass
@@ -67,6 +70,7 @@ class SampledLane:
 
     @property
     def length_m(self) -> float:
+        """Arc length of the sampled centre line."""
         return float(self.s_m[-1])
 
 
@@ -88,6 +92,7 @@ def bake(name: str, opendrive_xml: str) -> RoadNetwork:
     if not any(lane.kind == LANE_DRIVING for lane in lanes):
         raise OpenDriveError(f"{name} has no driving lane")
     _link(lanes)
+    _mend(lanes)
     signs = landmarks.read_landmarks(town_map)
     arrays = _lane_arrays(lanes)
     arrays["point_speed_limit_mps"] = landmarks.speed_limits(lanes, signs)
@@ -152,6 +157,21 @@ def _link(lanes: list[SampledLane]) -> None:
         if lane.kind == LANE_DRIVING:
             lane.left, lane.right = _neighbours(lane, lanes, rows)
         lane.end = None
+
+
+def _mend(lanes: list[SampledLane]) -> None:
+    """Where a lane stops beside the lane it merges into, lead its last metres over to that lane's start."""
+    for lane in lanes:
+        if lane.kind != LANE_DRIVING or len(lane.next) != 1:
+            continue
+        gap = lanes[lane.next[0]].xyz_m[0] - lane.xyz_m[-1]
+        if not WIDEST_SEAM_M < float(np.linalg.norm(gap)) < MERGE_M:
+            continue
+        u = np.clip(1.0 - (lane.length_m - lane.s_m) / MERGE_M / 2.0, 0.0, 1.0)[:, None]
+        lane.xyz_m = lane.xyz_m + (u * u * (3.0 - 2.0 * u)) * gap
+        lane.s_m = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(lane.xyz_m, axis=0), axis=1))])
+        slope = np.gradient(lane.xyz_m[:, :2], lane.s_m, axis=0)
+        lane.yaw_rad = np.unwrap(np.arctan2(slope[:, 1], slope[:, 0]))
 
 
 def _targets(end: Any, rows: dict[LaneKey, int], own: LaneKey) -> list[int]:
@@ -239,9 +259,9 @@ def _crosswalks(town_map: Any) -> dict[str, NDArray[Any]]:
 def _spawn_points(lanes: list[SampledLane]) -> dict[str, NDArray[Any]]:
     """Greedy: along each lane off junctions, then no two nearer than the longest vehicle."""
     rows: list[tuple[float, float, float, float, int, float]] = []
-    taken: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
+    taken: Taken = {}
     for row, lane in enumerate(lanes):
-        if lane.kind != LANE_DRIVING or lane.junction >= 0 or lane.length_m < 2 * SPAWN_MARGIN_M:
+        if lane.kind != LANE_DRIVING or lane.junction >= 0 or not lane.next:
             continue
         last_s_m = -SPAWN_ALONG_M
         for point in range(len(lane.s_m)):
@@ -250,8 +270,8 @@ def _spawn_points(lanes: list[SampledLane]) -> dict[str, NDArray[Any]]:
             if not inside or s_m - last_s_m < SPAWN_ALONG_M or lane.width_m[point] < SPAWN_MIN_WIDTH_M:
                 continue
             x, y, z = (float(v) for v in lane.xyz_m[point])
-            if _claim(taken, x, y, z):
-                yaw = float(np.arctan2(np.sin(lane.yaw_rad[point]), np.cos(lane.yaw_rad[point])))
+            yaw = float(np.arctan2(np.sin(lane.yaw_rad[point]), np.cos(lane.yaw_rad[point])))
+            if _claim(taken, x, y, z, yaw):
                 rows.append((x, y, z, yaw, row, s_m))
                 last_s_m = s_m
     table = np.array(rows, np.float64).reshape(-1, 6)
@@ -263,15 +283,18 @@ def _spawn_points(lanes: list[SampledLane]) -> dict[str, NDArray[Any]]:
     }
 
 
-def _claim(taken: dict[tuple[int, int], list[tuple[float, float, float]]], x: float, y: float, z: float) -> bool:
-    """Take (x, y, z) unless something within SPAWN_SPACING_M was taken; a bridge deck is apart."""
+def _claim(taken: Taken, x: float, y: float, z: float, yaw: float) -> bool:
+    """Take a pose unless one that is too near was taken; a bridge deck is apart."""
     column, row = int(x // SPAWN_SPACING_M), int(y // SPAWN_SPACING_M)
     for near_column in range(column - 1, column + 2):
         for near_row in range(row - 1, row + 2):
-            for other in taken.get((near_column, near_row), ()):
-                if abs(other[2] - z) < 4.0 and np.hypot(other[0] - x, other[1] - y) < SPAWN_SPACING_M:
+            for other_x, other_y, other_z, other_yaw in taken.get((near_column, near_row), ()):
+                dx, dy = other_x - x, other_y - y
+                parallel = abs(np.sin(other_yaw - yaw)) < 0.2
+                beside = parallel and abs(dy * np.cos(yaw) - dx * np.sin(yaw)) >= SPAWN_BESIDE_M
+                if abs(other_z - z) < 4.0 and np.hypot(dx, dy) < SPAWN_SPACING_M and not beside:
                     return False
-    taken.setdefault((column, row), []).append((x, y, z))
+    taken.setdefault((column, row), []).append((x, y, z, yaw))
     return True
 
 

@@ -8,6 +8,7 @@ compiled code; NaN for `yaw_rad` or `z_m` means "any".
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -30,11 +31,11 @@ def nearest_point(
 ) -> int:  # pragma: no cover - compiled  # fmt: skip
     """Row of the driving lane point that fits best (distance, heading), or -1 within max_distance_m."""
     rows, columns = grid_shape[0], grid_shape[1]
-    column = int(math.floor((x_m - grid_origin_m[0]) / grid_cell_m))
-    row = int(math.floor((y_m - grid_origin_m[1]) / grid_cell_m))
+    column = math.floor((x_m - grid_origin_m[0]) / grid_cell_m)
+    row = math.floor((y_m - grid_origin_m[1]) / grid_cell_m)
     outside = max(max(-column, column - columns + 1), max(-row, row - rows + 1), 0)
     best, best_cost, found = -1, math.inf, False
-    last_ring = int(math.ceil(max_distance_m / grid_cell_m))
+    last_ring = math.ceil(max_distance_m / grid_cell_m)
     for ring in range(outside, last_ring + 1):
         if found and (ring - 1) * grid_cell_m > best_cost:
             break
@@ -162,7 +163,7 @@ class LanePoint(NamedTuple):
     speed_limit_mps: float
 
 
-class NoRoute(ValueError):
+class NoRoute(ValueError):  # noqa: N818
     """The goal cannot be reached from the start along driving lanes."""
 
 
@@ -194,9 +195,7 @@ class LaneMap:
         """The centre line of a lane at s (clamped to the lane)."""
         n = self.network
         first, count = int(n.lane_start[lane]), int(n.lane_count[lane])
-        x, y, z, yaw = point_on_lane(
-            n.point_xyz_m, n.point_yaw_rad, n.point_s_m, n.lane_start, n.lane_count, lane, s_m
-        )
+        x, y, z, yaw = point_on_lane(n.point_xyz_m, n.point_yaw_rad, n.point_s_m, n.lane_start, n.lane_count, lane, s_m)
         a, u = segment_on_lane(n.point_s_m, first, count, s_m)
         width = float(n.point_width_m[a]) * (1.0 - u) + float(n.point_width_m[a + 1]) * u
         wrapped = math.atan2(math.sin(yaw), math.cos(yaw))
@@ -280,7 +279,7 @@ class LaneMap:
         """Split a route into sections: the lanes of one run lie side by side."""
         n = self.network
         runs = [[lanes[0]]]
-        for before, lane in zip(lanes, lanes[1:], strict=False):
+        for before, lane in itertools.pairwise(lanes):
             if lane in (n.lane_left[before], n.lane_right[before]):
                 runs[-1].append(lane)
             else:

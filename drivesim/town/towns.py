@@ -8,7 +8,6 @@ $DRIVESIM_CACHE, or ~/.cache/drivesim.
 from __future__ import annotations
 
 import difflib
-import functools
 import gzip
 import hashlib
 import os
@@ -35,13 +34,14 @@ CARLA_TOWNS = tuple(
 )
 KNOWN_TOWNS = (*CARLA_TOWNS, BUILTIN_TOWN)
 Progress = Callable[[str], None]
+_loaded: dict[tuple[str, Path], RoadNetwork] = {}  # networks never change, so a process reads each once
 
 
-class UnknownTown(ValueError):
+class UnknownTown(ValueError):  # noqa: N818
     """No town of this name; the message lists the known ones."""
 
 
-class TownUnavailable(RuntimeError):
+class TownUnavailable(RuntimeError):  # noqa: N818
     """The town is known, but neither cached nor to be had; the message says what serves instead."""
 
 
@@ -105,7 +105,7 @@ def install(names: Iterable[str] | None = None, progress: Progress | None = None
         UnknownTown: before anything is fetched.
         TownUnavailable: the wheel cannot be had.
     """
-    say = progress or (lambda line: None)
+    say = progress or (lambda _: None)
     wanted = [canonical_name(name) for name in names] if names is not None else list(CARLA_TOWNS)
     for name in wanted:
         opendrive_text(name, progress)
@@ -130,13 +130,8 @@ def opendrive_text(name: str, progress: Progress | None = None) -> str:
         return drivetown_xodr()
     path = _text_file(town)
     if not path.is_file():
-        _unpack(town, path, _wheel(progress or (lambda line: None)))
+        _unpack(town, path, _wheel(progress or (lambda _: None)))
     return path.read_text(encoding="utf-8")
-
-
-@functools.lru_cache(maxsize=8)
-def _cached_network(name: str, folder: Path, progress: Progress | None) -> RoadNetwork:
-    return road_network_from_text(name, opendrive_text(name, progress), progress)
 
 
 def road_network(name: str, progress: Progress | None = None) -> RoadNetwork:
@@ -145,7 +140,11 @@ def road_network(name: str, progress: Progress | None = None) -> RoadNetwork:
     Raises:
         UnknownTown, TownUnavailable
     """
-    return _cached_network(canonical_name(name), cache_folder(), progress)
+    town = canonical_name(name)
+    key = (town, cache_folder())
+    if key not in _loaded:
+        _loaded[key] = road_network_from_text(town, opendrive_text(town, progress), progress)
+    return _loaded[key]
 
 
 def road_network_from_text(name: str, opendrive_xml: str, progress: Progress | None = None) -> RoadNetwork:

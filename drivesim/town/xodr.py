@@ -113,10 +113,14 @@ def _road(element: ElementTree.Element) -> XodrRoad:
 
 def _section(index: int, start_m: float, end_m: float, element: ElementTree.Element) -> XodrSection:
     lanes = tuple(
-        XodrLane(int(lane.get("id", "0")), lane.get("type", "none").lower(), tuple(map(_mark, lane.iterfind("roadMark"))))
+        XodrLane(int(lane.get("id", "0")), lane.get("type", "none").lower(), _marks(lane))
         for lane in element.iter("lane")
     )
     return XodrSection(index, start_m, end_m, lanes)
+
+
+def _marks(lane: ElementTree.Element) -> tuple[XodrMark, ...]:
+    return tuple(_mark(mark) for mark in lane.iterfind("roadMark"))
 
 
 def _mark(element: ElementTree.Element) -> XodrMark:
