@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from drivesim.datatypes import Control, EgoState, Plan
 
 Array = NDArray[np.float64]
+GRAVITY_MPS2 = 9.81
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,18 @@ DEFAULT_TRACKER = TrackerConfig()
 
 
 def pedals_for_acceleration(
-    acceleration_mps2: float, speed_mps: float, vehicle: VehicleModel = DEFAULT_TRACKER.vehicle
+    acceleration_mps2: float,
+    speed_mps: float,
+    vehicle: VehicleModel = DEFAULT_TRACKER.vehicle,
+    climb_rad: float = 0.0,
 ) -> tuple[float, float]:
-    """Throttle and brake in [0, 1] that realise an acceleration along the heading (inverse of `VehicleModel`)."""
+    """Throttle and brake in [0, 1] that realise an acceleration along the heading (inverse of `VehicleModel`).
+
+    `climb_rad` is the slope of the road, positive uphill.
+    """
     v = max(speed_mps, 0.0)
     drag = vehicle.rolling_mps2 + vehicle.drag_1pm * v * v
-    force = acceleration_mps2 + drag
+    force = acceleration_mps2 + drag + GRAVITY_MPS2 * math.sin(climb_rad)
     if force >= 0.0:
         drive = vehicle.drive_mps2 * max(1.0 - v / vehicle.top_speed_mps, 0.05)
         return min(force / drive, 1.0), 0.0
@@ -88,7 +95,7 @@ def control_for_action(
     steer = steer_for_curvature(curvature_1pm, 2.0 * ego.rear_axle_to_center_m, vehicle)
     if abs(ego.speed_mps) < 0.2 and acceleration_mps2 <= 0.05:
         return Control(steer, 0.0, 1.0)
-    throttle, brake = pedals_for_acceleration(acceleration_mps2, ego.speed_mps, vehicle)
+    throttle, brake = pedals_for_acceleration(acceleration_mps2, ego.speed_mps, vehicle, -ego.pitch_rad)
     return Control(steer, throttle, brake)
 
 
@@ -139,11 +146,10 @@ class TrajectoryTracker:
         now_s = (ego.time_us - plan_ego.time_us) * 1e-6
         acceleration, hold = self._acceleration(plan, plan_ego, ego, now_s)
         curvature = self._curvature(plan, plan_ego, ego)
-        if hold:
-            steer = steer_for_curvature(curvature, 2.0 * ego.rear_axle_to_center_m, self.config.vehicle)
-            return Control(steer, 0.0, 1.0)
         steer = steer_for_curvature(curvature, 2.0 * ego.rear_axle_to_center_m, self.config.vehicle)
-        throttle, brake = pedals_for_acceleration(acceleration, ego.speed_mps, self.config.vehicle)
+        if hold:
+            return Control(steer, 0.0, 1.0)
+        throttle, brake = pedals_for_acceleration(acceleration, ego.speed_mps, self.config.vehicle, -ego.pitch_rad)
         return Control(steer, throttle, brake)
 
     def _acceleration(self, plan: Plan, plan_ego: EgoState, ego: EgoState, now_s: float) -> tuple[float, bool]:

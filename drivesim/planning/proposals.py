@@ -1,0 +1,115 @@
+"""Candidate futures: acceleration profiles driven along the route by an analytic bicycle.
+
+Steering follows the route (navigation is an input); what is searched is when to go and when to brake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.datatypes import RouteAhead
+from drivesim.geometry import Polyline
+
+Array = NDArray[np.float64]
+
+STEP_S = 0.5  # one latent tick
+SUBSTEPS = 5
+MAX_CURVATURE_1PM = 0.2
+# Two-phase profiles: the first second, then the rest (m/s2).
+FIRST_MPS2 = (-6.0, -3.5, -2.0, -1.0, 0.0, 1.0, 2.0)
+THEN_MPS2 = (-3.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Futures:
+    """k imagined drives of p steps.
+
+    Attributes:
+        actions: (k, p, 2) realised acceleration and curvature.
+        poses: (k, p, 3) rear axle in the ego frame now, at the end of each step.
+        speeds_mps: (k, p) at the end of each step.
+        distances_m: (k, p) driven since now.
+    """
+
+    actions: Array
+    poses: Array
+    speeds_mps: Array
+    distances_m: Array
+
+    def take(self, rows: NDArray[np.int64]) -> Futures:
+        """Some of the candidates."""
+        return Futures(self.actions[rows], self.poses[rows], self.speeds_mps[rows], self.distances_m[rows])
+
+    @staticmethod
+    def join(parts: list[Futures]) -> Futures:
+        """All candidates of several sets."""
+        return Futures(
+            np.concatenate([f.actions for f in parts]), np.concatenate([f.poses for f in parts]),
+            np.concatenate([f.speeds_mps for f in parts]), np.concatenate([f.distances_m for f in parts]),
+        )  # fmt: skip
+
+
+def two_phase(steps: int) -> Array:
+    """The standing set of acceleration profiles (k, steps), m/s2."""
+    profiles = [[first] * 2 + [then] * (steps - 2) for first in FIRST_MPS2 for then in THEN_MPS2]
+    return np.array(profiles, dtype=np.float64)
+
+
+def speed_caps(line: Polyline, route: RouteAhead, lateral_acceleration_mps2: float = 2.2) -> tuple[Array, Array]:
+    """Arc lengths and the speed that limit and curvature allow there, looking back over comfortable braking."""
+    s = np.arange(0.0, max(line.length_m, 1.0), 1.0)
+    bend = np.abs(line.curvature(s, 3.0))
+    cap = np.sqrt(lateral_acceleration_mps2 / np.maximum(bend, 1e-3))
+    limit_index = np.minimum(np.arange(len(s)), len(route.speed_limit_mps) - 1)
+    cap = np.minimum(cap, route.speed_limit_mps[limit_index])
+    for i in range(len(s) - 2, -1, -1):  # brake at no more than 2 m/s2 for what comes
+        cap[i] = min(cap[i], float(np.sqrt(cap[i + 1] ** 2 + 4.0)))
+    return s, cap
+
+
+def drive_route(
+    speed_mps: float, route: RouteAhead, accelerations: Array, *, goal_stop: bool = False, obey_caps: bool = True
+) -> Futures:
+    """Drive acceleration profiles along the route with pure pursuit.
+
+    Args:
+        accelerations: (k, p) wanted m/s2 per step; cut where the speed limit, a bend or (with
+            `goal_stop`) the end of the route asks for less.
+
+    Raises:
+        ValueError: the route has fewer than two points.
+    """
+    line = Polyline.from_points(route.points_m)
+    cap_s, cap = speed_caps(line, route)
+    k, p = accelerations.shape
+    h = STEP_S / SUBSTEPS
+    s_now = line.project(0.0, 0.0)[0]
+    x, y, yaw, s = np.zeros(k), np.zeros(k), np.zeros(k), np.full(k, s_now)
+    v, distance = np.full(k, max(speed_mps, 0.0)), np.zeros(k)
+    actions, poses = np.zeros((k, p, 2)), np.zeros((k, p, 3))
+    speeds, distances = np.zeros((k, p)), np.zeros((k, p))
+    for step in range(p):
+        v_start, yaw_start, distance_start = v, yaw, distance
+        for _ in range(SUBSTEPS):
+            a = accelerations[:, step]
+            if obey_caps:
+                room = (np.interp(s + v * STEP_S, cap_s, cap) - v) / STEP_S
+                a = np.minimum(a, np.maximum(room, -3.0))
+            v_next = np.maximum(v + a * h, 0.0)
+            look = np.clip(0.9 * v, 3.5, 14.0)
+            target = line.at(s + look)
+            dx, dy = target[:, 0] - x, target[:, 1] - y
+            left = -np.sin(yaw) * dx + np.cos(yaw) * dy
+            bend = np.clip(2.0 * left / np.maximum(dx * dx + dy * dy, 1.0), -MAX_CURVATURE_1PM, MAX_CURVATURE_1PM)
+            move = 0.5 * (v + v_next) * h
+            x, y = x + move * np.cos(yaw + 0.5 * bend * move), y + move * np.sin(yaw + 0.5 * bend * move)
+            yaw, s, v, distance = yaw + bend * move, s + move, v_next, distance + move
+        driven = distance - distance_start
+        actions[:, step, 0] = (v - v_start) / STEP_S
+        actions[:, step, 1] = np.where(driven > 0.05, (yaw - yaw_start) / np.maximum(driven, 0.05), 0.0)
+        poses[:, step] = np.stack([x, y, yaw], axis=-1)
+        speeds[:, step], distances[:, step] = v, distance
+    return Futures(actions, poses, speeds, distances)
