@@ -1,0 +1,171 @@
+"""The encoder: calibrated views to a few slots, each of which listens to one sector around the car.
+
+Joint embedding only: nothing here, and nothing that trains it, ever produces a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX
+
+# Sectors the slots listen to: azimuth (left positive), elevation, width; degrees. Dense ahead, where
+# lights, leads and walkers decide; one wide slot per side and behind; two that hear everything.
+SECTORS_DEG: tuple[tuple[float, float, float], ...] = (
+    (-15.0, -2.0, 6.0), (-8.0, -2.0, 5.0), (-2.5, -2.5, 4.0), (2.5, -2.5, 4.0), (8.0, -2.0, 5.0), (15.0, -2.0, 6.0),
+    (-7.0, 5.0, 6.0), (7.0, 5.0, 6.0), (0.0, -12.0, 9.0), (-24.0, -6.0, 9.0), (24.0, -6.0, 9.0),
+    (-60.0, -6.0, 20.0), (60.0, -6.0, 20.0), (180.0, -6.0, 40.0), (0.0, 0.0, 400.0), (0.0, 0.0, 400.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of the encoder."""
+
+    stem: tuple[int, int, int] = (32, 48, 96)
+    width: int = 128
+    heads: int = 4
+    latent_dim: int = 64
+
+    @property
+    def slots(self) -> int:
+        """Number of latent tokens."""
+        return len(SECTORS_DEG)
+
+
+def sector_directions() -> tuple[Tensor, Tensor]:
+    """Unit directions (n, 3) in the ego frame and angular widths (n,) in radians of all sectors."""
+    table = torch.tensor(SECTORS_DEG) * (math.pi / 180.0)
+    azimuth, elevation = table[:, 0], table[:, 1]
+    directions = torch.stack(
+        [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1
+    )
+    return directions, table[:, 2]
+
+
+class Attention(nn.Module):
+    """Multi-head attention with an optional additive bias (b, queries, keys), shared by the heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value, self.out = (
+            nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        )  # fmt: skip
+
+    def forward(self, queries: Tensor, memory: Tensor, bias: Tensor | None = None) -> Tensor:
+        """queries (b, q, d), memory (b, k, d) -> (b, q, d)."""
+        b, q, d = queries.shape
+        heads = self.heads
+        query = self.query(queries).view(b, q, heads, d // heads).transpose(1, 2)
+        key, value = (x.view(b, -1, heads, d // heads).transpose(1, 2) for x in self.key_value(memory).chunk(2, dim=-1))
+        mask = None if bias is None else bias[:, None]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).reshape(b, q, d))
+
+
+class SlotEncoder(nn.Module):
+    """Views with calibration -> latent slots (b, n, d)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        a, b, c = config.stem
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, a, 4, stride=4), nn.BatchNorm2d(a), nn.ReLU(inplace=True),
+            nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True),
+            nn.Conv2d(b, c, 3, stride=2, padding=1), nn.BatchNorm2d(c), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        width = config.width
+        self.lift = nn.Linear(c, width)
+        self.ray = nn.Sequential(nn.Linear(3 * 8 + 4, width), nn.ReLU(), nn.Linear(width, width))
+        self.queries = nn.Parameter(torch.randn(config.slots, width) * 0.1)
+        self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, config.heads)
+        self.self_norm, self.self_attention = nn.LayerNorm(width), Attention(width, config.heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.project = nn.Linear(width, 2 * width)
+        self.project_norm = nn.BatchNorm1d(2 * width)
+        self.project_out = nn.Linear(2 * width, config.latent_dim)
+        self.latent_norm = nn.BatchNorm1d(config.slots * config.latent_dim, affine=False)
+        directions, widths = sector_directions()
+        self.sector_directions: Tensor
+        self.sector_widths: Tensor
+        self.register_buffer("sector_directions", directions, persistent=False)
+        self.register_buffer("sector_widths", widths, persistent=False)
+
+    def forward(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> Tensor:
+        """Encode one tick per batch row.
+
+        Args:
+            views: (b, v, 3, 72, 128) uint8 or float in 0..255.
+            intrinsics: (v, 4) or (b, v, 4) fx, fy, cx, cy in view pixels.
+            ego_from_camera: (v, 3, 4) or (b, v, 3, 4).
+
+        Returns:
+            (b, n, d) latent slots, each dimension of zero mean and unit variance over training data.
+        """
+        b, v = views.shape[:2]
+        features = self.stem(normalize_views(views))
+        rows, columns = features.shape[-2:]
+        tokens = self.lift(features.flatten(2).transpose(1, 2).reshape(b, v * rows * columns, -1))
+        if intrinsics.ndim == 2:
+            intrinsics, ego_from_camera = intrinsics[None], ego_from_camera[None]
+        rays, origins = token_rays(intrinsics, ego_from_camera, rows, columns)
+        tokens = tokens + self.ray(ray_features(rays, origins, intrinsics, rows * columns))
+        bias = self.sector_bias(rays).expand(b, -1, -1)
+        slots = self.queries.expand(b, -1, -1)
+        slots = slots + self.cross(self.cross_norm(slots), tokens, bias)
+        normed = self.self_norm(slots)
+        slots = slots + self.self_attention(normed, normed)
+        slots = slots + self.mlp(self.mlp_norm(slots))
+        hidden = self.project(slots)
+        hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
+        latent = self.project_out(hidden)
+        return torch.as_tensor(self.latent_norm(latent.flatten(1)).view_as(latent))
+
+    def sector_bias(self, rays: Tensor) -> Tensor:
+        """Additive attention bias (b, n, tokens): how far each ray is from each slot's sector."""
+        cosine = torch.einsum("btk,nk->bnt", rays, self.sector_directions).clamp(-1.0, 1.0)
+        squared_angle = 2.0 * (1.0 - cosine)  # for small angles; saturates behind, as it should
+        return -0.5 * squared_angle / self.sector_widths[None, :, None] ** 2
+
+
+def normalize_views(views: Tensor) -> Tensor:
+    """Per image and channel standardisation: exposure, white balance and weather carry no decision.
+
+    (b, v, 3, h, w) -> (b * v, 3, h, w) float, channels last.
+    """
+    flat = views.flatten(0, 1).float()
+    mean = flat.mean(dim=(2, 3), keepdim=True)
+    std = flat.std(dim=(2, 3), keepdim=True)
+    return ((flat - mean) / (std + 8.0)).contiguous(memory_format=torch.channels_last)
+
+
+def token_rays(intrinsics: Tensor, ego_from_camera: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Unit rays (b, v * rows * columns, 3) of the token centres in the ego frame, camera centres (b, v, 3) in metres."""
+    y = (torch.arange(rows) + 0.5) * (VIEW_HEIGHT_PX / rows) - 0.5
+    x = (torch.arange(columns) + 0.5) * (VIEW_WIDTH_PX / columns) - 0.5
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    fx, fy, cx, cy = (intrinsics[..., i, None] for i in range(4))
+    direction = torch.stack(
+        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones(fx.shape[:-1] + (rows * columns,))], dim=-1
+    )
+    direction = direction / direction.norm(dim=-1, keepdim=True)
+    rotated = torch.einsum("bvij,bvtj->bvti", ego_from_camera[..., :3], direction)
+    return rotated.flatten(1, 2), ego_from_camera[..., 3]
+
+
+def ray_features(rays: Tensor, origins: Tensor, intrinsics: Tensor, tokens_per_view: int) -> Tensor:
+    """Fourier features of ray directions with camera centre and focal length: (b, tokens, 28)."""
+    waves = [rays]
+    for octave in (1.0, 2.0, 4.0):
+        waves += [torch.sin(math.pi * octave * rays), torch.cos(math.pi * octave * rays)]
+    waves.append(rays * rays)
+    focal = torch.log(intrinsics[..., :1] / VIEW_WIDTH_PX)
+    camera = torch.cat([origins * 0.5, focal], dim=-1).repeat_interleave(tokens_per_view, dim=1)
+    return torch.cat([*waves, camera], dim=-1)

@@ -1,0 +1,186 @@
+"""The latent world model as planners and reports use it: numpy in, numpy out; one checkpoint, one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from drivesim.config import from_dict
+from drivesim.datatypes import CameraRig, EgoState, LatentState
+from drivesim.models.encoder import EncoderConfig, SlotEncoder
+from drivesim.models.heads import (
+    ACCELERATION_BINS_MPS2,
+    READOUTS,
+    RISKS,
+    HeadConfig,
+    TwoTowers,
+    acceleration_quantile,
+    expected_acceleration,
+)
+from drivesim.models.predictor import LatentPredictor, PredictorConfig
+from drivesim.models.views import ViewLayout
+
+FORMAT = "drivesim-world-model-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """All sizes of a world model."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    heads: HeadConfig = HeadConfig()
+
+
+class WorldModel(nn.Module):
+    """Encoder, predictor and heads, with the standardisation between them.
+
+    `risk` and `read` look at (a current latent, an imagined one); `policy` and `clone` at the last two.
+    """
+
+    def __init__(self, config: WorldModelConfig, rig_digest: str) -> None:
+        super().__init__()
+        self.config, self.rig_digest = config, rig_digest
+        n, d = config.encoder.slots, config.encoder.latent_dim
+        self.encoder, self.predictor = SlotEncoder(config.encoder), LatentPredictor(config.predictor)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.risk_temperature: Tensor
+        self.register_buffer("mean", torch.zeros(n, d))
+        self.register_buffer("scale", torch.ones(n, d))
+        self.register_buffer("risk_temperature", torch.ones(len(RISKS)))
+        self.policy = TwoTowers(config.heads, len(ACCELERATION_BINS_MPS2))
+        self.clone = TwoTowers(config.heads, len(ACCELERATION_BINS_MPS2))
+        self.risk = TwoTowers(config.heads, len(RISKS))
+        self.read = TwoTowers(config.heads, len(READOUTS))
+        self._layouts: dict[str, ViewLayout] = {}
+        self._digest = ""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the encoder's weights; latents of different digests never mix."""
+        if not self._digest:
+            h = hashlib.sha256()
+            for tensor in (*self.encoder.state_dict().values(), self.mean, self.scale):
+                h.update(tensor.detach().cpu().float().numpy().tobytes())
+            self._digest = h.hexdigest()[:12]
+        return self._digest
+
+    @torch.no_grad()
+    def encode(self, images: NDArray[np.uint8], rig: CameraRig, ego: EgoState) -> LatentState:
+        """Images (cameras, h, w, 3) uint8 RGB of one tick -> standardised latent (n, d)."""
+        layout = self._layouts.setdefault(rig.digest, ViewLayout.of(rig))
+        views = torch.from_numpy(layout.extract(images)).permute(0, 3, 1, 2)[None]
+        latent = self.encoder(views, torch.from_numpy(layout.intrinsics), torch.from_numpy(layout.ego_from_camera))
+        tokens = ((latent[0] - self.mean) / self.scale).numpy()
+        return LatentState(tokens, ego.time_us, self.digest)
+
+    @torch.no_grad()
+    def rollout(self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Imagine (k, p, n, d) from latents (2, n, d) under actions (k, p, 2)."""
+        return np.asarray(self.imagine(latents, speed_mps, actions)[0].numpy())
+
+    @torch.no_grad()
+    def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Imagined latents (k, p, n, d) and the ensemble's disagreement (k, p)."""
+        k = len(actions)
+        context = torch.from_numpy(latents)
+        previous, current = context[0].expand(k, -1, -1), context[1].expand(k, -1, -1)
+        chosen = torch.from_numpy(actions).float()
+        return self.predictor.rollout(previous, current, chosen, torch.full((k,), float(speed_mps)))
+
+    @torch.no_grad()
+    def risks(self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities (k, p, 3) of RISKS at imagined moments (k, p, n, d) with kinematics (k, p, 16)."""
+        k, p = imagined.shape[:2]
+        now = torch.from_numpy(current).expand(k * p, -1, -1)
+        pair = torch.stack([now, imagined.flatten(0, 1)], dim=1)
+        logits = self.risk(pair, torch.from_numpy(kinematics).flatten(0, 1)) / self.risk_temperature
+        return np.asarray(logits.sigmoid().view(k, p, -1).numpy())
+
+    @torch.no_grad()
+    def accelerations(
+        self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32],
+        head: str = "policy", quantiles: tuple[float, ...] = (0.15, 0.5, 0.85),
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """What a policy head would do now: mean, then quantiles, of acceleration in m/s2.
+
+        Args:
+            head: "policy" (taught what a careful expert would do at every logged state) or "clone"
+                (taught what the expert did).
+        """
+        tower: TwoTowers = getattr(self, head)
+        pair = torch.from_numpy(np.stack([previous, current]))[None]
+        logits = tower(pair, torch.from_numpy(kinematics)[None])[0]
+        values = [expected_acceleration(logits), *(acceleration_quantile(logits, q) for q in quantiles)]
+        return np.array([float(value) for value in values])
+
+    @torch.no_grad()
+    def readout(self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32]) -> dict[str, float]:
+        """What probes read from the last two latents: a report's instrument, never a planner's input."""
+        pair = torch.from_numpy(np.stack([previous, current]))[None]
+        values = self.read(pair, torch.from_numpy(kinematics)[None])[0]
+        return dict(zip(READOUTS, values.tolist(), strict=True))
+
+    def save(self, path: Path, card: dict[str, Any]) -> None:
+        """Write one .safetensors file (half precision) with config, rig and card in its header."""
+        header = {
+            "format": FORMAT, "rig": self.rig_digest, "config": json.dumps(asdict(self.config)), "card": json.dumps(card),
+        }  # fmt: skip
+        tensors = {
+            key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
+            for key, value in self.state_dict().items()
+        }
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, metadata=header)
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path, rig: CameraRig | None = None) -> WorldModel:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: no such file, not a world model, or trained for another rig than `rig`.
+        """
+        if not path.exists():
+            raise CheckpointError(f"no checkpoint at {path}: run `drivesim train` or name another one")
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
+        if header.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not a {FORMAT} checkpoint (format {header.get('format')!r}): train it again")
+        if rig is not None and header["rig"] != rig.digest:
+            raise CheckpointError(
+                f"{path} was trained for rig {header['rig']}, not for {rig.id} ({rig.digest}): use its rig or train for yours"
+            )
+        model = WorldModel(from_dict(WorldModelConfig, json.loads(header["config"])), header["rig"])
+        state = {key: value.to(tensors[key].dtype) for key, value in model.state_dict().items() if key in tensors}
+        missing = set(model.state_dict()) - set(state)
+        if missing:
+            raise CheckpointError(f"{path} lacks {sorted(missing)[0]}: it was written by another version; train it again")
+        model.load_state_dict(tensors)
+        return model.eval()
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The model card inside a checkpoint."""
+    with safe_open(path, framework="pt") as file:
+        card: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+    return card

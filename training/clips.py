@@ -1,0 +1,87 @@
+"""The training cache: views of every logged tick in two appearances, with what was done and what was true.
+
+Truth is kept beside, for heads and probes only; nothing that shapes the latent reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Clips:
+    """N ticks half a second apart, episode after episode.
+
+    Attributes:
+        views_a: (N, v, 72, 128, 3) uint8 in the episode's appearance; on disk, read lazily.
+        views_b: the same states in a fresh appearance per tick, from jittered cameras.
+        cameras_b: (N, v, 3, 4) the jittered ego_from_camera of `views_b`.
+        intrinsics (v, 4), cameras_a (v, 3, 4).
+        episode: (N,) int32. A tick's successor is the next row where that has the same episode.
+        table: further columns by name, each (N, ...), see `training.labels`.
+        branch_views: (M, 2, h, v, 72, 128, 3) two futures of the same state under different actions.
+        branch_start: (M,) row of the state they leave from.
+        branch_action: (M, 2, h, 2), branch_speed: (M, 2, h + 1).
+        towns: (N,) index into `town_names`.
+    """
+
+    views_a: NDArray[np.uint8]
+    views_b: NDArray[np.uint8]
+    cameras_b: NDArray[np.float32]
+    intrinsics: NDArray[np.float32]
+    cameras_a: NDArray[np.float32]
+    episode: NDArray[np.int32]
+    table: dict[str, NDArray[np.float32]]
+    branch_views: NDArray[np.uint8]
+    branch_start: NDArray[np.int64]
+    branch_action: NDArray[np.float32]
+    branch_speed: NDArray[np.float32]
+
+    @staticmethod
+    def load(path: Path) -> Clips:
+        """Open a cache folder; pictures stay on disk until they are read."""
+        if not (path / "complete").exists():
+            raise FileNotFoundError(f"{path} is not a complete cache: run its cache step again")
+
+        def picture(name: str) -> NDArray[np.uint8]:
+            return np.load(path / f"{name}.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+        with np.load(path / "columns.npz", allow_pickle=False) as data:
+            columns = {key: data[key] for key in data.files}
+        own = ("cameras_b", "intrinsics", "cameras_a", "episode", "branch_start", "branch_action", "branch_speed")
+        fixed = {key: columns.pop(key) for key in own}
+        return Clips(
+            views_a=picture("views_a"), views_b=picture("views_b"), branch_views=picture("branch_views"),
+            table=columns, **fixed,
+        )  # fmt: skip
+
+    def starts(self, length: int) -> NDArray[np.int64]:
+        """Rows from which `length` consecutive ticks of one episode can be read."""
+        n = len(self.episode)
+        first = np.arange(max(0, n - length + 1))
+        return np.asarray(first[self.episode[first] == self.episode[first + length - 1]])
+
+
+def episode_batches(
+    starts: NDArray[np.int64], episode: NDArray[np.int32], episodes: int, clips: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Endless batches of `episodes` x `clips` starts, with each row's episode within the batch.
+
+    Clips of one episode are at least two ticks apart, so negatives are never the same moment.
+    """
+    by_episode = [starts[episode[starts] == e] for e in np.unique(episode[starts])]
+    by_episode = [rows for rows in by_episode if len(rows) >= 2 * clips]
+    if len(by_episode) < 1:
+        raise ValueError(f"no episode is long enough for {clips} clips: record longer ones")
+    while True:
+        chosen = rng.choice(len(by_episode), size=episodes, replace=len(by_episode) < episodes)
+        rows = []
+        for e in chosen:
+            phase = rng.integers(0, 2)
+            rows.append(rng.choice(by_episode[e][phase::2], size=clips, replace=False))
+        yield np.concatenate(rows), np.repeat(np.arange(episodes), clips)

@@ -1,0 +1,180 @@
+"""Stage three: small heads on the frozen latent, from logged truth. No gradient reaches the latent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, HeadConfig, TwoTowers
+from drivesim.models.predictor import LatentPredictor
+from drivesim.runs import Run
+from training.clips import Clips
+from training.dynamics import Latents
+from training.pretrain import cosine_schedule
+
+STEP_S = 0.5
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Stage three."""
+
+    steps: int = 1500
+    batch: int = 256
+    risk_states: int = 48
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    horizon: int = 6
+    asymmetry: float = 2.0  # missing a braking costs this many times a needless one
+
+
+def soft_bins(acceleration: Tensor) -> Tensor:
+    """Target distributions (b, bins): weight shared between the two neighbouring bins."""
+    bins = torch.tensor(ACCELERATION_BINS_MPS2)
+    value = acceleration.clamp(bins[0], bins[-1])
+    upper = torch.searchsorted(bins, value.contiguous()).clamp(1, len(bins) - 1)
+    low, high = bins[upper - 1], bins[upper]
+    share = ((value - low) / (high - low))[:, None]
+    one = nn.functional.one_hot
+    return one(upper - 1, len(bins)).float() * (1 - share) + one(upper, len(bins)).float() * share
+
+
+def imagined_kinematics(now: Tensor, speeds: Tensor, actions: Tensor, distances: Tensor) -> Tensor:
+    """Kinematics (..., p, 16) of imagined steps: now (..., 16), speeds, distances (..., p), actions (..., p, 2)."""
+    out = now[..., None, :].expand(*speeds.shape, now.shape[-1]).clone()
+    out[..., 0] = speeds / 10.0
+    out[..., 1] = actions[..., 0] / 3.0
+    out[..., 2] = speeds * actions[..., 1] * 2.0
+    out[..., 14] = (torch.arange(speeds.shape[-1]) + 1) * STEP_S / 4.0
+    out[..., 15] = distances / 20.0
+    return out
+
+
+def pairs(clips: Clips, latents: Latents, rows: Tensor, rng: np.random.Generator) -> Tensor:
+    """Last two latents (b, 2, n, d) of rows, in either appearance."""
+    source = latents.a if rng.random() < 0.5 else latents.b
+    return torch.stack([source[rows - 1], source[rows]], dim=1)
+
+
+def with_past(clips: Clips) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Rows that have a predecessor in their episode."""
+    return np.asarray(clips.starts(2) + 1)
+
+
+class HeadTrainer:
+    """Four heads in one loop; each has its own loss, none touches the latent."""
+
+    def __init__(self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig) -> None:
+        self.clips, self.latents, self.predictor, self.config = clips, latents, predictor, config
+        self.policy = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
+        self.clone = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
+        self.risk = TwoTowers(heads, len(RISKS))
+        self.read = TwoTowers(heads, len(READOUTS))
+        self.table = {key: torch.from_numpy(value) for key, value in clips.table.items()}
+        self.rows = with_past(clips)
+        self.calm = self.rows[clips.table["mode"][self.rows] == 0]
+        risky = clips.table["risk_valid"][self.rows] > 0.5
+        self.risk_rows = self.rows[risky]
+        eventful = clips.table["risk"][self.risk_rows].reshape(len(self.risk_rows), -1).max(1) > 0.5
+        self.eventful, self.calm_risk = self.risk_rows[eventful], self.risk_rows[~eventful]
+        act = clips.table["expert"][self.rows, 0]
+        self.braking = self.rows[act < -1.0]
+
+    def modules(self) -> nn.ModuleDict:
+        """All heads, for the optimiser."""
+        return nn.ModuleDict({"policy": self.policy, "clone": self.clone, "risk": self.risk, "read": self.read})
+
+    def pick(self, common: np.ndarray, rare: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:  # type: ignore[type-arg]
+        """Half of the batch from the rare rows, where there are any."""
+        if not len(rare):
+            return torch.from_numpy(rng.choice(common, size))
+        half = size // 2
+        return torch.from_numpy(np.concatenate([rng.choice(common, size - half), rng.choice(rare, half)]))
+
+    def policy_loss(self, rng: np.random.Generator) -> Tensor:
+        """Cross-entropy to what the careful expert would do at this state, risky states included."""
+        rows = self.pick(self.rows, self.braking, self.config.batch, rng)
+        logits = self.policy(pairs(self.clips, self.latents, rows, rng), self.table["kinematics"][rows])
+        target = self.table["expert"][rows, 0]
+        weight = 1.0 + (self.config.asymmetry - 1.0) * (target < -1.0).float()
+        loss = -(soft_bins(target) * logits.log_softmax(-1)).sum(-1)
+        return (loss * weight).mean()
+
+    def clone_loss(self, rng: np.random.Generator) -> Tensor:
+        """Behaviour cloning: what the expert did on its own calm drives, nothing else."""
+        rows = torch.from_numpy(rng.choice(self.calm, self.config.batch))
+        logits = self.clone(pairs(self.clips, self.latents, rows, rng), self.table["kinematics"][rows])
+        return -(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
+
+    def risk_loss(self, rng: np.random.Generator) -> Tensor:
+        """Binary cross-entropy at imagined moments of hypothetical drives (and at now, from the encoding)."""
+        rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
+        context = pairs(self.clips, self.latents, rows, rng)
+        chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), 8)))
+        index = torch.arange(len(rows))[:, None]
+        horizon = self.config.horizon
+        actions = self.table["candidate_action"][rows][index, chosen][:, :, :horizon]
+        speeds = self.table["candidate_speed"][rows][index, chosen][:, :, :horizon]
+        distances = self.table["candidate_distance"][rows][index, chosen][:, :, :horizon]
+        labels = self.table["risk"][rows][index, chosen][:, :, :horizon]
+        with torch.no_grad():
+            wide = context.repeat_interleave(8, dim=0)
+            start = self.table["speed"][rows].repeat_interleave(8)
+            imagined, _ = self.predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), start)
+        features = imagined_kinematics(self.table["kinematics"][rows][:, None].expand(-1, 8, -1), speeds, actions, distances)
+        now = context[:, None, None, 1].expand(-1, 8, horizon, -1, -1).flatten(0, 2)
+        logits = self.risk(torch.stack([now, imagined.flatten(0, 1)], dim=1), features.flatten(0, 2))
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.flatten(0, 2))
+
+    def read_loss(self, rng: np.random.Generator) -> Tensor:
+        """Probes for reports, on encoded latents."""
+        rows = torch.from_numpy(rng.choice(self.rows, self.config.batch))
+        out = self.read(pairs(self.clips, self.latents, rows, rng), torch.zeros(len(rows), 16))
+        table = self.table
+        present = table["lead_present"][rows]
+        binary = ("lead_present", "red_light", "walker_ahead")
+        total = torch.zeros(())
+        for column, name in enumerate(READOUTS):
+            target = table[name][rows]
+            if name in binary:
+                total = total + nn.functional.binary_cross_entropy_with_logits(out[:, column], target)
+                continue
+            scale = {"lead_gap": 10.0, "lead_speed": 4.0, "lateral": 0.5, "heading": 0.1, "speed": 4.0, "curvature": 0.03}[name]
+            weight = present if name.startswith("lead") else torch.ones_like(present)
+            error = nn.functional.smooth_l1_loss(out[:, column] / scale, target / scale, reduction="none")
+            total = total + (weight * error).sum() / weight.sum().clamp(min=1.0)
+        return total
+
+
+def train_heads(
+    trainer: HeadTrainer, run: Run, seed: int, on_step: Callable[[int, dict[str, float]], None] | None = None
+) -> dict[str, TwoTowers]:
+    """Train all heads; returns them by name."""
+    config, modules = trainer.config, trainer.modules()
+    torch.manual_seed(seed + 2)
+    optimizer = torch.optim.AdamW(modules.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    modules.train()
+    for step in range(config.steps):
+        rng = np.random.default_rng([seed, 11, step])
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * cosine_schedule(step, config.steps, 0.05)
+        began = time.monotonic()
+        losses = {
+            "policy": trainer.policy_loss(rng), "clone": trainer.clone_loss(rng), "risk": trainer.risk_loss(rng),
+            "read": trainer.read_loss(rng),
+        }  # fmt: skip
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
+        optimizer.step()
+        metrics = {key: float(value) for key, value in losses.items()} | {"step_s": time.monotonic() - began}
+        run.log(stage="heads", step=step, **metrics)
+        if on_step is not None:
+            on_step(step, metrics)
+    modules.eval()
+    return {"policy": trainer.policy, "clone": trainer.clone, "risk": trainer.risk, "read": trainer.read}
