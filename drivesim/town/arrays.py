@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from drivesim.town.queries import nearest_lane
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.state import TownState
 
@@ -21,6 +22,8 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
+
+REACH_M = 40.0  # farther from every lane is off the map
 
 
 class Roads(NamedTuple):
@@ -139,42 +142,20 @@ def locate(roads: Roads, x: float, y: float, z: float, yaw_rad: float) -> tuple[
     """Lane, arc length, lateral offset (right positive) and ground height of the driving lane next to a pose.
 
     Height keeps a vehicle on its own deck of a bridge, heading on its own side of the road; a NaN yaw
-    takes any direction. Lane -1 (and height z) where no lane is within a few cells.
+    takes any direction. Lane -1 (and height z) where no lane is near.
     """
-    cell = roads.grid_cell_m[0]
-    rows, columns = roads.grid_shape[0], roads.grid_shape[1]
-    if rows == 0 or columns == 0:
+    lane, s, offset = _nearest(roads, x, y, z, yaw_rad)
+    if lane < 0:
+        lane, s, offset = _nearest(roads, x, y, math.nan, yaw_rad)
+    if lane < 0:
         return -1, 0.0, 0.0, z
-    row = min(max(int((y - roads.grid_origin_m[1]) / cell), 0), rows - 1)
-    column = min(max(int((x - roads.grid_origin_m[0]) / cell), 0), columns - 1)
-    best, found = 1e18, -1
-    for ring in range(6):
-        for r in range(max(row - ring, 0), min(row + ring, rows - 1) + 1):
-            for c in range(max(column - ring, 0), min(column + ring, columns - 1) + 1):
-                if max(abs(r - row), abs(c - column)) != ring:
-                    continue
-                for k in range(roads.grid_start[r * columns + c], roads.grid_start[r * columns + c + 1]):
-                    p = roads.grid_point[k]
-                    dx, dy = roads.point_xyz_m[p, 0] - x, roads.point_xyz_m[p, 1] - y
-                    dz = max(abs(roads.point_xyz_m[p, 2] - z) - 1.5, 0.0)
-                    score = dx * dx + dy * dy + 9.0 * dz * dz
-                    if not math.isnan(yaw_rad):
-                        score += 5.0 * (1.0 - math.cos(roads.point_yaw_rad[p] - yaw_rad))
-                    if score < best:
-                        best, found = score, p
-        if found >= 0 and (ring >= 1 or best < (0.5 * cell) ** 2 * 0.1):
-            break
-    if found < 0:
-        return -1, 0.0, 0.0, z
-    return _project(roads, found, x, y)
+    return lane, s, offset, lane_point(roads, lane, s)[2]
 
 
 @njit(cache=True, error_model="numpy")
-def _project(roads: Roads, point: int, x: float, y: float) -> tuple[int, float, float, float]:
-    lane = roads.point_lane[point]
-    yaw = roads.point_yaw_rad[point]
-    dx, dy = x - roads.point_xyz_m[point, 0], y - roads.point_xyz_m[point, 1]
-    along = math.cos(yaw) * dx + math.sin(yaw) * dy
-    s = min(max(roads.point_s_m[point] + along, 0.0), float(roads.lane_length_m[lane]))
-    offset = math.cos(yaw) * dy - math.sin(yaw) * dx
-    return lane, s, offset, lane_point(roads, lane, s)[2]
+def _nearest(roads: Roads, x: float, y: float, z: float, yaw_rad: float) -> tuple[int, float, float]:
+    return nearest_lane(
+        roads.point_xyz_m, roads.point_yaw_rad, roads.point_s_m, roads.point_lane, roads.lane_start, roads.lane_count,
+        roads.grid_origin_m, roads.grid_shape, roads.grid_cell_m[0], roads.grid_start, roads.grid_point,
+        x, y, z, yaw_rad, REACH_M,
+    )  # fmt: skip

@@ -1,0 +1,226 @@
+"""Collisions: oriented boxes of actors against each other and against solid scenery.
+
+Contacts are found by separating axes in the plane (heights must overlap too) and resolved at once:
+boxes are pushed apart by their mass ratio, the relative normal speed is lost, walkers fall.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from drivesim.town.arrays import Actors
+from drivesim.town.catalogue import MODELS
+from drivesim.town.state import KIND_FREE, KIND_VEHICLE, KIND_WALKER, POLICY_KINEMATIC, POLICY_TRAFFIC, POLICY_WALKER
+from drivesim.town.traffic import BRAKE_DECEL, BRAKE_LEFT, CHANGE_LEFT, CHANGE_TOTAL, COOLDOWN, OFFSET_FROM
+from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER
+
+MAX_CONTACTS = 256
+CRASH_STOP_S, FALL_S = 4.0, 5.0
+CONTACT = np.dtype([("row_a", np.int32), ("row_b", np.int32), ("impulse", np.float64, 3), ("normal", np.float64, 3)])
+MASS_KG: NDArray[np.float64] = np.array([model.mass_kg for model in MODELS])
+
+
+class Solids(NamedTuple):
+    """Static boxes with a uniform grid over them (CSR by cell, row-major)."""
+
+    box: NDArray[np.float64]  # (n, 6) x, y, yaw, half length, half width, height
+    origin_m: NDArray[np.float64]  # (2,)
+    shape: NDArray[np.int64]  # (2,) rows, columns
+    start: NDArray[np.int32]
+    member: NDArray[np.int32]
+
+
+SOLID_CELL_M = 16.0
+
+
+def solids_of(boxes: NDArray[np.float64] | None) -> Solids:
+    """Index static boxes (n, 6: x, y, yaw, half length, half width, height) by cell; None means no scenery."""
+    box = np.zeros((0, 6)) if boxes is None else np.ascontiguousarray(boxes, np.float64)
+    if box.ndim != 2 or box.shape[1] != 6:
+        raise ValueError(f"solids must be (n, 6): x, y, yaw, half_length, half_width, height; got {box.shape}")
+    if len(box) == 0:
+        return Solids(box, np.zeros(2), np.zeros(2, np.int64), np.zeros(1, np.int32), np.zeros(0, np.int32))
+    reach = np.hypot(box[:, 3], box[:, 4])
+    low = (box[:, :2] - reach[:, None]).min(0)
+    high = (box[:, :2] + reach[:, None]).max(0)
+    columns, rows = (np.floor((high - low) / SOLID_CELL_M).astype(np.int64) + 1).tolist()
+    start, member = _index_boxes(box, low, rows, columns)
+    return Solids(box, low, np.array([rows, columns], np.int64), start, member)
+
+
+@njit(cache=True, error_model="numpy")
+def _index_boxes(
+    box: NDArray[np.float64], low: NDArray[np.float64], rows: int, columns: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    count = np.zeros(rows * columns + 1, np.int32)
+    for fill in range(2):
+        if fill == 1:
+            for i in range(rows * columns):
+                count[i + 1] += count[i]
+            member = np.zeros(count[-1], np.int32)
+            cursor = count[:-1].copy()
+        for k in range(len(box)):
+            reach = math.hypot(box[k, 3], box[k, 4])
+            for r in range(int((box[k, 1] - reach - low[1]) / SOLID_CELL_M), int((box[k, 1] + reach - low[1]) / SOLID_CELL_M) + 1):
+                for c in range(int((box[k, 0] - reach - low[0]) / SOLID_CELL_M), int((box[k, 0] + reach - low[0]) / SOLID_CELL_M) + 1):
+                    cell = min(r, rows - 1) * columns + min(c, columns - 1)
+                    if fill == 0:
+                        count[cell + 1] += 1
+                    else:
+                        member[cursor[cell]] = k
+                        cursor[cell] += 1
+    return count, member
+
+
+@njit(cache=True, error_model="numpy")
+def box_overlap(
+    ax: float, ay: float, ayaw: float, al: float, aw: float, bx: float, by: float, byaw: float, bl: float, bw: float
+) -> tuple[float, float, float]:
+    """Penetration depth and unit normal (from a to b) of two boxes in the plane; depth <= 0 where they are apart."""
+    dx, dy = bx - ax, by - ay
+    best, nx, ny = 1e18, 1.0, 0.0
+    for k in range(4):
+        yaw = (ayaw if k < 2 else byaw) + (0.5 * math.pi if k % 2 == 1 else 0.0)
+        c, s = math.cos(yaw), math.sin(yaw)
+        reach = (
+            al * abs(math.cos(yaw - ayaw)) + aw * abs(math.sin(yaw - ayaw))
+            + bl * abs(math.cos(yaw - byaw)) + bw * abs(math.sin(yaw - byaw))
+        )  # fmt: skip
+        along = c * dx + s * dy
+        depth = reach - abs(along)
+        if depth <= 0.0:
+            return depth, 0.0, 0.0
+        if depth < best:
+            sign = 1.0 if along >= 0.0 else -1.0
+            best, nx, ny = depth, sign * c, sign * s
+    return best, nx, ny
+
+
+@njit(cache=True, error_model="numpy")
+def overlap_of_rows(actors: Actors, a: int, b: int) -> tuple[float, float, float]:
+    """`box_overlap` of two actor rows; depth 0 where their heights do not meet."""
+    low = max(actors.xyz[a, 2], actors.xyz[b, 2])
+    high = min(actors.xyz[a, 2] + 2.0 * actors.half_size[a, 2], actors.xyz[b, 2] + 2.0 * actors.half_size[b, 2])
+    reach = (math.hypot(actors.half_size[a, 0], actors.half_size[a, 1])
+             + math.hypot(actors.half_size[b, 0], actors.half_size[b, 1]))  # fmt: skip
+    dx, dy = actors.xyz[b, 0] - actors.xyz[a, 0], actors.xyz[b, 1] - actors.xyz[a, 1]
+    if high <= low or dx * dx + dy * dy >= reach * reach:
+        return 0.0, 0.0, 0.0
+    return box_overlap(
+        actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0], actors.half_size[a, 1],
+        actors.xyz[b, 0], actors.xyz[b, 1], actors.rotation[b, 2], actors.half_size[b, 0], actors.half_size[b, 1],
+    )  # fmt: skip
+
+
+@njit(cache=True, error_model="numpy")
+def _inverse_mass(actors: Actors, row: int, mass_kg: NDArray[np.float64]) -> float:
+    """0 for what nothing can move."""
+    if actors.policy[row] == POLICY_KINEMATIC and actors.kind[row] != KIND_WALKER:
+        return 0.0
+    return 1.0 / mass_kg[actors.model[row]]
+
+
+@njit(cache=True, error_model="numpy")
+def _strike(actors: Actors, row: int, jx: float, jy: float, push_x: float, push_y: float, inverse_mass: float) -> None:
+    """Give one actor its share of an impulse (N s) and of the push apart (m)."""
+    yaw = actors.rotation[row, 2]
+    c, s = math.cos(yaw), math.sin(yaw)
+    actors.xyz[row, 0] += push_x
+    actors.xyz[row, 1] += push_y
+    if actors.kind[row] == KIND_VEHICLE and inverse_mass > 0.0:
+        before = actors.speed[row]
+        actors.speed[row] += (c * jx + s * jy) * inverse_mass
+        actors.velocity[row, 0] += (actors.speed[row] - before) * c
+        actors.velocity[row, 1] += (actors.speed[row] - before) * s
+    if actors.policy[row] == POLICY_TRAFFIC:
+        actors.speed[row] = max(actors.speed[row], 0.0)
+        traffic = actors.traffic[row]
+        actors.lane_s[row] = max(actors.lane_s[row] + c * push_x + s * push_y, 0.0)
+        actors.lane_offset[row] += c * push_y - s * push_x
+        traffic[OFFSET_FROM] = actors.lane_offset[row]
+        traffic[CHANGE_TOTAL] = traffic[CHANGE_LEFT] = 3.0
+        if math.hypot(jx, jy) * inverse_mass > 0.3:
+            traffic[BRAKE_DECEL], traffic[BRAKE_LEFT], traffic[COOLDOWN] = 6.0, CRASH_STOP_S, 15.0
+    if actors.kind[row] == KIND_WALKER:
+        actors.velocity[row] = 0.0
+        actors.speed[row] = 0.0
+        if actors.policy[row] == POLICY_WALKER:
+            actors.traffic[row, WALK_MODE], actors.traffic[row, WALK_TIMER] = MODE_FALLEN, FALL_S
+
+
+@njit(cache=True, error_model="numpy")
+def _contact(
+    actors: Actors, a: int, b: int, depth: float, nx: float, ny: float, mass_kg: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Resolve one contact; b = -1 is scenery. Writes impulse on a (3) and normal (3) into `values`."""
+    ia = _inverse_mass(actors, a, mass_kg)
+    ib = _inverse_mass(actors, b, mass_kg) if b >= 0 else 0.0
+    bvx = actors.velocity[b, 0] if b >= 0 else 0.0
+    bvy = actors.velocity[b, 1] if b >= 0 else 0.0
+    approach = (actors.velocity[a, 0] - bvx) * nx + (actors.velocity[a, 1] - bvy) * ny
+    total = ia + ib
+    impulse = max(approach, 0.0) * 1.1 / total if total > 0.0 else 0.0
+    push = (depth + 0.01) / total if total > 0.0 else 0.0
+    values[0], values[1], values[2] = -impulse * nx, -impulse * ny, 0.0
+    values[3], values[4], values[5] = nx, ny, 0.0
+    _strike(actors, a, -impulse * nx, -impulse * ny, -push * ia * nx, -push * ia * ny, ia)
+    if b >= 0:
+        _strike(actors, b, impulse * nx, impulse * ny, push * ib * nx, push * ib * ny, ib)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def resolve_contacts(
+    actors: Actors, solids: Solids, mass_kg: NDArray[np.float64], rows: NDArray[np.int32], values: NDArray[np.float64]
+) -> int:
+    """Find and resolve the contacts of this tick; fills rows (C, 2) and values (C, 6), returns their number."""
+    live = np.flatnonzero(actors.kind != KIND_FREE)
+    reach = np.sqrt(actors.half_size[live, 0] ** 2 + actors.half_size[live, 1] ** 2)
+    order = np.argsort(actors.xyz[live, 0] - reach, kind="mergesort")
+    count = 0
+    for i in range(len(order)):
+        a = live[order[i]]
+        right = actors.xyz[a, 0] + reach[order[i]]
+        for j in range(i + 1, len(order)):
+            b = live[order[j]]
+            if actors.xyz[b, 0] - reach[order[j]] > right + 1.0:  # pushes of this tick are below a metre
+                break
+            depth, nx, ny = overlap_of_rows(actors, a, b)
+            if depth > 0.0 and count < len(rows):
+                rows[count, 0], rows[count, 1] = a, b
+                _contact(actors, a, b, depth, nx, ny, mass_kg, values[count])
+                count += 1
+    for i in range(len(live)):
+        if actors.speed[live[i]] != 0.0:
+            count = _against_scenery(actors, solids, live[i], mass_kg, rows, values, count)
+    return count
+
+
+@njit(cache=True, error_model="numpy")
+def _against_scenery(
+    actors: Actors, solids: Solids, a: int, mass_kg: NDArray[np.float64], rows: NDArray[np.int32],
+    values: NDArray[np.float64], count: int,
+) -> int:  # fmt: skip
+    row = int(math.floor((actors.xyz[a, 1] - solids.origin_m[1]) / SOLID_CELL_M))
+    column = int(math.floor((actors.xyz[a, 0] - solids.origin_m[0]) / SOLID_CELL_M))
+    last = -1
+    for r in range(max(row - 1, 0), min(row + 1, solids.shape[0] - 1) + 1):
+        for c in range(max(column - 1, 0), min(column + 1, solids.shape[1] - 1) + 1):
+            cell = r * solids.shape[1] + c
+            for k in range(solids.start[cell], solids.start[cell + 1]):
+                box = solids.box[solids.member[k]]
+                depth, nx, ny = box_overlap(
+                    actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0],
+                    actors.half_size[a, 1], box[0], box[1], box[2], box[3], box[4],
+                )  # fmt: skip
+                if depth > 0.0 and solids.member[k] != last and count < len(rows):
+                    last = solids.member[k]
+                    rows[count, 0], rows[count, 1] = a, -1
+                    _contact(actors, a, -1, depth, nx, ny, mass_kg, values[count])
+                    count += 1
+    return count
