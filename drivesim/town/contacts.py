@@ -21,6 +21,7 @@ from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER
 
 MAX_CONTACTS = 256
 CRASH_STOP_S, FALL_S = 4.0, 5.0
+FALL_MPS = 0.8  # a walker that is pushed to more than this falls
 CONTACT = np.dtype([("row_a", np.int32), ("row_b", np.int32), ("impulse", np.float64, 3), ("normal", np.float64, 3)])
 MASS_KG: NDArray[np.float64] = np.array([model.mass_kg for model in MODELS])
 
@@ -149,7 +150,7 @@ def _strike(actors: Actors, row: int, jx: float, jy: float, push_x: float, push_
     if actors.kind[row] == KIND_WALKER:
         actors.velocity[row] = 0.0
         actors.speed[row] = 0.0
-        if actors.policy[row] == POLICY_WALKER:
+        if actors.policy[row] == POLICY_WALKER and math.hypot(jx, jy) * inverse_mass > FALL_MPS:
             actors.traffic[row, WALK_MODE], actors.traffic[row, WALK_TIMER] = MODE_FALLEN, FALL_S
 
 
@@ -174,6 +175,14 @@ def _contact(
         _strike(actors, b, impulse * nx, impulse * ny, push * ib * nx, push * ib * ny, ib)
 
 
+@njit(cache=True, error_model="numpy")
+def _never_touch(actors: Actors, a: int, b: int) -> bool:
+    """The town's own walkers slip past each other; what stands still does not collide with what stands still."""
+    if actors.policy[a] == POLICY_WALKER and actors.policy[b] == POLICY_WALKER:
+        return True
+    return actors.speed[a] == 0.0 and actors.speed[b] == 0.0
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def resolve_contacts(
     actors: Actors, solids: Solids, mass_kg: NDArray[np.float64], rows: NDArray[np.int32], values: NDArray[np.float64]
@@ -190,6 +199,8 @@ def resolve_contacts(
             b = live[order[j]]
             if actors.xyz[b, 0] - reach[order[j]] > right + 1.0:  # pushes of this tick are below a metre
                 break
+            if _never_touch(actors, a, b):
+                continue
             depth, nx, ny = overlap_of_rows(actors, a, b)
             if depth > 0.0 and count < len(rows):
                 rows[count, 0], rows[count, 1] = a, b

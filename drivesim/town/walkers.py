@@ -303,6 +303,36 @@ def _walk_towards(actors: Actors, row: int, x: float, y: float, z: float, speed:
 
 
 @njit(cache=True, error_model="numpy")
+def _body_ahead(actors: Actors, row: int, live: NDArray[np.int64], x: float, y: float) -> bool:
+    """Whether a vehicle's body is right before a walker on its way to (x, y)."""
+    dx, dy = x - actors.xyz[row, 0], y - actors.xyz[row, 1]
+    distance = max(math.hypot(dx, dy), 1e-6)
+    px, py = actors.xyz[row, 0] + 0.7 * dx / distance, actors.xyz[row, 1] + 0.7 * dy / distance
+    for other in live:
+        if actors.kind[other] != KIND_VEHICLE:
+            continue
+        ex, ey = px - actors.xyz[other, 0], py - actors.xyz[other, 1]
+        c, s = math.cos(actors.rotation[other, 2]), math.sin(actors.rotation[other, 2])
+        if abs(c * ex + s * ey) < actors.half_size[other, 0] + 0.3 and abs(c * ey - s * ex) < actors.half_size[other, 1] + 0.3:
+            return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def _cross(roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArray[np.int64], dt_s: float) -> None:
+    """Go straight to the goal; wait at a body in the way, and turn back to the own line when it does not move."""
+    walker = actors.traffic[row]
+    x, y, z = walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z]
+    if walker[GOAL_LANE] >= 0.0 and _body_ahead(actors, row, live, x, y):
+        _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
+        walker[WALK_TIMER] += dt_s
+        if walker[WALK_TIMER] > 6.0:
+            join_line(roads, table, actors, row, int(walker[WALK_LANE]), walker[WALK_S])
+    elif _walk_towards(actors, row, x, y, z, walker[WALK_SPEED] * walker[HURRY], dt_s) < 0.3:
+        join_line(roads, table, actors, row, int(walker[GOAL_LANE]), walker[GOAL_S])
+
+
+@njit(cache=True, error_model="numpy")
 def _step_one(roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArray[np.int64], dt_s: float) -> None:
     walker = actors.traffic[row]
     mode = int(walker[WALK_MODE])
@@ -319,12 +349,11 @@ def _step_one(roads: Roads, table: WalkTable, actors: Actors, row: int, live: ND
         walker[WALK_TIMER] += dt_s
         seconds = SAFE_S if walker[WALK_TIMER] < PATIENCE_S else 2.5
         if crossing_is_safe(actors, live, x, y, walker[CROSS_X], walker[CROSS_Y], seconds):
-            walker[WALK_MODE] = MODE_CROSS
+            walker[WALK_MODE], walker[WALK_TIMER] = MODE_CROSS, 0.0
             walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z] = walker[CROSS_X], walker[CROSS_Y], walker[CROSS_Z]
             walker[GOAL_LANE], walker[GOAL_S] = walker[CROSS_LANE], walker[CROSS_S]
     elif mode == MODE_CROSS:
-        if _walk_towards(actors, row, x, y, z, walker[WALK_SPEED] * walker[HURRY], dt_s) < 0.3:
-            join_line(roads, table, actors, row, int(walker[GOAL_LANE]), walker[GOAL_S])
+        _cross(roads, table, actors, row, live, dt_s)
     else:
         _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
         walker[WALK_TIMER] -= dt_s
