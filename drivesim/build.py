@@ -1,0 +1,145 @@
+"""The only room that knows concrete classes: what the names on the command line mean.
+
+Every table maps a name to a factory that imports its room when it is called, so that a baseline does not
+load torch. A newcomer is one file with a class and one line here; from outside, `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from drivesim.config import ConfigError, nearest
+from drivesim.interfaces import Controller, Encoder, Planner, World
+
+PlannerFactory = Callable[[Path | None], Planner]
+
+
+def _latent(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.latent_planner import LatentPlanner
+
+    return LatentPlanner.from_checkpoint(checkpoint)
+
+
+def _behaviour_cloning(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.behaviour_cloning import BehaviourCloningPlanner
+
+    return BehaviourCloningPlanner.from_checkpoint(checkpoint)
+
+
+def _constant_velocity(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.constant_velocity import ConstantVelocityPlanner
+
+    return ConstantVelocityPlanner()
+
+
+def _expert(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.expert import ExpertPlanner
+
+    return ExpertPlanner()
+
+
+def _latent_encoder(checkpoint: Path | None) -> Encoder:
+    from drivesim.models.checkpoint import load_encoder
+
+    return load_encoder(checkpoint)
+
+
+def _town_world(**options: Any) -> World:
+    from drivesim.worlds.town_world import TownWorld
+
+    return TownWorld(**options)
+
+
+def _carla_world(**options: Any) -> World:
+    from drivesim.worlds.carla_world import CarlaWorld
+
+    return CarlaWorld(**options)
+
+
+PLANNERS: dict[str, PlannerFactory] = {
+    "latent": _latent,
+    "behaviour-cloning": _behaviour_cloning,
+    "constant-velocity": _constant_velocity,
+    "expert": _expert,
+}
+NEEDS_CHECKPOINT = frozenset(("latent", "behaviour-cloning"))
+ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}
+WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world}
+
+
+def make_planner(name: str, checkpoint: Path | None = None) -> Planner:
+    """A planner by name, or by `package.module:Class` (called without arguments).
+
+    Args:
+        checkpoint: weights of a learned planner; None is the shipped one.
+
+    Raises:
+        ConfigError: unknown name, or no such class.
+    """
+    if ":" in name:
+        return checked(_from_outside(name)(), name)
+    return checked(_entry(PLANNERS, "planner", name)(checkpoint), name)
+
+
+def make_world(name: str, **options: Any) -> World:
+    """A world by name with its constructor's options.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    return _entry(WORLDS, "world", name)(**options)
+
+
+def make_controller() -> Controller:
+    """The tracker that every planner shares."""
+    from drivesim.control.tracker import TrajectoryTracker
+
+    return TrajectoryTracker()
+
+
+def metrics() -> Mapping[str, Any]:
+    """All metrics by name."""
+    from drivesim.scoring import METRICS
+
+    return METRICS
+
+
+def require_planner(name: str) -> None:
+    """Raise ConfigError unless `name` can be made; loads no weights."""
+    if ":" in name:
+        _from_outside(name)
+    else:
+        _entry(PLANNERS, "planner", name)
+
+
+def checked(planner: Any, name: str) -> Planner:
+    """A planner that has all that `drivesim.interfaces.Planner` asks for.
+
+    Raises:
+        ConfigError: it lacks something; the message says what.
+    """
+    for attribute in ("name", "needs_images", "privileged", "reset", "plan"):
+        if not hasattr(planner, attribute):
+            raise ConfigError(f"planner {name!r} lacks {attribute!r}; see Planner in drivesim/interfaces.py")
+    found: Planner = planner
+    return found
+
+
+def _entry(table: Mapping[str, Any], what: str, name: str) -> Any:
+    if name not in table:
+        raise ConfigError(f"unknown {what} {name!r}: {nearest(name, table)}, or package.module:Class")
+    return table[name]
+
+
+def _from_outside(name: str) -> Any:
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"planner {name!r}: cannot import {module_name} ({error})") from error
+    if not hasattr(module, class_name):
+        raise ConfigError(f"planner {name!r}: {module_name} has no {class_name!r}")
+    return getattr(module, class_name)

@@ -1,0 +1,123 @@
+"""The scripted part of an episode: its actors and its lights, the same in every world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.config import ConfigError
+from drivesim.datatypes import LIGHT_GREEN, LIGHT_RED, ActorSpec, Frame
+from drivesim.town.catalogue import MODELS, model_row
+from drivesim.town.queries import LaneMap
+from drivesim.town.roads import RoadNetwork
+from drivesim.worlds.behaviors import (
+    PATH_NONE,
+    Script,
+    ScriptState,
+    Surroundings,
+    advance,
+    behavior,
+    bind,
+    parameters_of,
+    pose_of,
+    velocity_of,
+)
+from drivesim.worlds.carla_frames import mirrored
+from drivesim.worlds.routes import RoutePlan
+
+
+@dataclass(frozen=True)
+class LightScript:
+    """A light on the route that waits for the ego, and the others of its junction, which stay red."""
+
+    lights: tuple[int, ...]  # this one and those of the same phase
+    others: tuple[int, ...]
+    stop_s_m: float
+    red_s: float
+    trigger_distance_m: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a scripted actor is, in our world frame."""
+
+    pose: NDArray[np.float64]  # (3,) x, y, yaw of its centre
+    z_m: float  # ground
+    velocity_mps: NDArray[np.float64]  # (2,)
+    gone: bool
+
+
+class Cast:
+    """All scripted actors of one episode, with their present states."""
+
+    def __init__(self, specs: tuple[ActorSpec, ...], route: RoutePlan, lanes: LaneMap) -> None:
+        self._route, self._lanes = route, lanes
+        self.scripts: list[Script] = []
+        self.lights: list[LightScript] = []
+        for spec in specs:
+            if behavior(spec.behavior).path == PATH_NONE:
+                self.lights.append(_light_script(spec, route, lanes.network))
+            else:
+                model = MODELS[model_row(spec.blueprint)]
+                self.scripts.append(bind(spec, route, lanes, (model.length_m, model.width_m)))
+        self.states: list[ScriptState] = [script.start for script in self.scripts]
+        self._near_s_m = 0.0
+        self._noticed_s = [-1.0] * len(self.lights)
+
+    def advance(self, frame: Frame, ids: list[int], dt_s: float) -> None:
+        """Move every scripted actor one tick on; `ids[i]` is actor i's id in `frame`."""
+        if not self.scripts and not self.lights:
+            return
+        around = Surroundings.of(frame, self._route, 0, self._near_s_m)
+        self._near_s_m = around.ego_s_m
+        self.states = [
+            advance(script, state, around, own_id, dt_s)
+            for script, state, own_id in zip(self.scripts, self.states, ids, strict=True)
+        ]
+        for index, light in enumerate(self.lights):
+            left_m = light.stop_s_m - around.ego_s_m - 0.5 * around.ego.length_m
+            if self._noticed_s[index] < 0.0 and left_m <= light.trigger_distance_m:
+                self._noticed_s[index] = around.time_s
+
+    def placement(self, index: int) -> Placement:
+        """Where actor `index` is now."""
+        script, state = self.scripts[index], self.states[index]
+        pose = pose_of(script, state)
+        if script.curve is self._route.curve:
+            z = self._route.place(state.s_m).z_m
+        else:
+            z = self._lanes.ground_height(float(pose[0]), -float(pose[1]))
+        return Placement(pose, z, velocity_of(script, state), state.gone)
+
+    def light_states(self, time_s: float) -> dict[int, int]:
+        """What every scripted light shows at `time_s`: light row -> LIGHT_*."""
+        shown: dict[int, int] = {}
+        for script, noticed_s in zip(self.lights, self._noticed_s, strict=True):
+            shown.update(dict.fromkeys(script.others, LIGHT_RED))
+            waited = noticed_s >= 0.0 and time_s >= noticed_s + script.red_s
+            own = LIGHT_GREEN if waited or script.red_s <= 0.0 else LIGHT_RED
+            shown.update(dict.fromkeys(script.lights, own))
+        return shown
+
+
+def _light_script(spec: ActorSpec, route: RoutePlan, network: RoadNetwork) -> LightScript:
+    p = parameters_of(spec)
+    best: tuple[float, int] | None = None
+    on_route = set(route.lanes)
+    for row, lane in enumerate(network.stop_lane):
+        if int(lane) not in on_route or network.stop_light[row] < 0:
+            continue
+        x, y, _ = mirrored(network.stop_xyz_m[row])
+        s, lateral = route.project(float(x), float(y))
+        if abs(lateral) < 2.0 and s >= spec.route_s_m and (best is None or s < best[0]):
+            best = (s, int(network.stop_light[row]))
+    if best is None:
+        raise ConfigError(f"no traffic light on the route at or after route_s_m = {spec.route_s_m}")
+    stop_s_m, light = best
+    group = network.light_group == network.light_group[light]
+    same_phase = group & (network.light_phase == network.light_phase[light])
+    own, others = (tuple(int(row) for row in np.flatnonzero(mask)) for mask in (same_phase, group & ~same_phase))
+    return LightScript(own, others, stop_s_m, p["red_s"], p["trigger_distance_m"])
+
