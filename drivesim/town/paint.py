@@ -76,7 +76,7 @@ def _unobstructed(points: NDArray[np.float64], road: int, inner: NDArray[np.floa
     dx, dy = points[:, None, 0] - others[:, 0], points[:, None, 1] - others[:, 1]
     cos, sin = np.cos(others[:, 2]), np.sin(others[:, 2])
     crossed = (np.abs(dx * cos + dy * sin) < 0.75) & (np.abs(dy * cos - dx * sin) < others[:, 3] - INSIDE_M)
-    return ~crossed.any(axis=1)
+    return np.asarray(~crossed.any(axis=1), np.bool_)
 
 
 def _pieces(points: NDArray[np.float64], keep: NDArray[np.bool_]) -> list[NDArray[np.float64]]:

@@ -141,7 +141,8 @@ def ground_height(
     )  # fmt: skip
     if lane < 0:
         return 0.0 if math.isnan(z_m) else z_m
-    return point_on_lane(xyz_m, point_yaw_rad, s_m, lane_start, lane_count, lane, s)[2]
+    height: float = point_on_lane(xyz_m, point_yaw_rad, s_m, lane_start, lane_count, lane, s)[2]
+    return height
 
 
 class LanePlace(NamedTuple):
