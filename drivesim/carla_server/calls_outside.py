@@ -1,0 +1,39 @@
+"""Calls that this version refuses with a text that names them: the recorder, ROS, G-buffers, messages to actors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer, Refusal
+
+if TYPE_CHECKING:
+    from drivesim.carla_server.server import CarlaServer
+
+_RECORDER = "the recorder is not part of this version; `drivesim record` writes its own logs"
+_ROS = "the server has no ROS bridge"
+_BUFFERS = "the renderer has no G-buffers"
+_REFUSED: dict[str, tuple[int, str]] = {
+    "start_recorder": (VALUE, _RECORDER), "stop_recorder": (VOID, _RECORDER),
+    "show_recorder_file_info": (VALUE, _RECORDER), "show_recorder_collisions": (VALUE, _RECORDER),
+    "show_recorder_actors_blocked": (VALUE, _RECORDER), "replay_file": (VALUE, _RECORDER),
+    "stop_replayer": (VOID, _RECORDER), "set_replayer_time_factor": (VOID, _RECORDER),
+    "set_replayer_ignore_hero": (VOID, _RECORDER), "set_replayer_ignore_spectator": (VOID, _RECORDER),
+    "enable_sensor_for_ros": (VOID, _ROS), "disable_sensor_for_ros": (VOID, _ROS),
+    "get_gbuffer_token": (VALUE, _BUFFERS), "enable_gbuffers": (VOID, _BUFFERS),
+    "send": (VOID, "no actor of this server takes messages"),
+}  # fmt: skip
+
+
+def outside_calls(server: CarlaServer) -> dict[str, Call]:
+    """The group's table."""
+    table = {name: Call(kind, _refusal(name, why), real=False, note=why) for name, (kind, why) in _REFUSED.items()}
+    table["is_sensor_enabled_for_ros"] = Call(VALUE, lambda peer, *_: False, real=False, note=_ROS)
+    table["are_gbuffers_enabled"] = Call(VALUE, lambda peer, *_: False, real=False, note=_BUFFERS)
+    return table
+
+
+def _refusal(name: str, why: str) -> Any:
+    def handler(peer: Peer, *_: Any) -> None:
+        raise Refusal(f"{name} is not served: {why}")
+
+    return handler

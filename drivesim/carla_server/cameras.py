@@ -1,0 +1,122 @@
+"""Camera sensors: which views to draw, drawn together where they share a size, and their pixels for the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.carla_server.actors import ServerActor
+from drivesim.carla_server.poses import Floats
+from drivesim.town.state import TownState
+
+if TYPE_CHECKING:
+    from drivesim.town.render import Views
+
+IMAGE_LIMIT_PX = 4096
+DEPTH_RANGE_M = 1000.0
+RGB, DEPTH, SEMANTIC, INSTANCE = "rgb", "depth", "semantic_segmentation", "instance_segmentation"
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """What a camera actor's attributes say."""
+
+    kind: str
+    width: int
+    height: int
+    fov_deg: float
+
+    @staticmethod
+    def of(actor: ServerActor) -> CameraModel:
+        """Read the attributes; sizes are kept within 1 to 4096 pixels, the view within 1 to 170 degrees."""
+        width = int(min(max(actor.number("image_size_x", 800), 1), IMAGE_LIMIT_PX))
+        height = int(min(max(actor.number("image_size_y", 600), 1), IMAGE_LIMIT_PX))
+        fov_deg = min(max(actor.number("fov", 90.0), 1.0), 170.0)
+        return CameraModel(actor.type_id.rsplit(".", 1)[1], width, height, fov_deg)
+
+
+@dataclass
+class Shot:
+    """One camera that is due: its pose, and where its picture goes."""
+
+    actor: ServerActor
+    model: CameraModel
+    matrix: Floats
+    rotation: Floats
+    hide_row: int
+    body: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+
+def hidden_row(state: TownState, row: int, relative: Floats | None) -> int:
+    """The parent's row if the camera sits in or on the parent's box (then it is not drawn), else -1."""
+    if row < 0 or relative is None:
+        return -1
+    half = state.half_size[row]
+    x, y, z = relative[:3, 3]
+    inside = abs(x) < half[0] + 0.3 and abs(y) < half[1] + 0.3 and -0.3 < z < 2.0 * half[2] + 0.8
+    return row if inside else -1
+
+
+def render_shots(
+    renderer: Any, state: TownState, shots: list[Shot], appearance: Any, frame_seed: int, row_id: NDArray[np.uint32]
+) -> None:
+    """Draw all shots, one call for each size, and fill their bodies with BGRA pixels; `row_id`: actor id of each row."""
+    names = np.concatenate([[0], row_id & 0xFFFF]).astype(np.uint16)
+    groups: dict[tuple[int, int, int], list[Shot]] = {}
+    for shot in shots:
+        groups.setdefault((shot.model.width, shot.model.height, shot.hide_row), []).append(shot)
+    for (width, height, hide_row), group in groups.items():
+        views, index = _views(group, width, height)
+        drawn = renderer.render(state, views, appearance, frame_seed=frame_seed, hide_row=hide_row)
+        for shot, view in zip(group, index, strict=True):
+            shot.body = _pixels(shot.model.kind, drawn, view, names)
+
+
+def _views(group: list[Shot], width: int, height: int) -> tuple[Views, list[int]]:
+    """The distinct views of a group, and the view of each shot (an rgb and a depth camera at one place share it)."""
+    from drivesim.town.render import Views  # late: a server without cameras starts without the renderer
+
+    seen: dict[tuple[float, ...], int] = {}
+    index = []
+    for shot in group:
+        key = (*shot.matrix[:3, 3].tolist(), *shot.rotation.tolist(), np.radians(shot.model.fov_deg))
+        index.append(seen.setdefault(key, len(seen)))
+    table = np.array(list(seen), np.float64)
+    return Views(table[:, :3].copy(), table[:, 3:6].copy(), table[:, 6].copy(), width, height), index
+
+
+def _pixels(kind: str, drawn: Any, view: int, names: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    if kind == RGB:
+        return np.ascontiguousarray(drawn.bgra[view])
+    if kind == DEPTH:
+        return depth_bgra(drawn.depth_m[view])
+    if kind == SEMANTIC:
+        return label_bgra(drawn.semantic[view], None)
+    return label_bgra(drawn.semantic[view], names[drawn.instance[view]])
+
+
+def depth_bgra(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Depth as CARLA encodes it: R + 256 G + 65536 B of 2^24 - 1 steps over a kilometre; (h, w) -> (h, w, 4)."""
+    share = np.clip(depth_m.astype(np.float64) / DEPTH_RANGE_M, 0.0, 1.0)
+    steps = (share * (2**24 - 1)).astype(np.uint32)
+    pixels = np.empty((*depth_m.shape, 4), np.uint8)
+    pixels[..., 0] = steps >> 16
+    pixels[..., 1] = (steps >> 8) & 255
+    pixels[..., 2] = steps & 255
+    pixels[..., 3] = 255
+    return pixels
+
+
+def label_bgra(semantic: NDArray[np.uint8], instance: NDArray[np.uint16] | None) -> NDArray[np.uint8]:
+    """Labels in R, and the instance's 16 bits in G (low) and B (high); (h, w) -> (h, w, 4)."""
+    pixels = np.zeros((*semantic.shape, 4), np.uint8)
+    pixels[..., 2] = semantic
+    pixels[..., 3] = 255
+    if instance is not None:
+        pixels[..., 1] = instance & 255
+        pixels[..., 0] = instance >> 8
+    return pixels
+

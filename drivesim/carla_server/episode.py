@@ -1,0 +1,309 @@
+"""One episode: a town, the actors that clients know, their poses, and what happens before each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.carla_server import lights
+from drivesim.carla_server.actors import ACTOR_LIMIT, SENSOR_STREAM, ActorTable, ServerActor
+from drivesim.carla_server.blueprints import BY_UID, LIBRARY, Blueprint
+from drivesim.carla_server.poses import Floats, matrix_from_pose, pose_from_matrix
+from drivesim.carla_server.rpc import Refusal
+from drivesim.carla_server.sensor_attributes import SENSOR_INDEX, UNSERVED
+from drivesim.carla_server.structs import DEFAULT_WEATHER, ActorDescription, Vector
+from drivesim.town.catalogue import MODELS, SHAPE_BUS, SHAPE_TRUCK
+from drivesim.town.state import KIND_FREE, KIND_WALKER, POLICY_EXTERNAL, POLICY_KINEMATIC, POLICY_PARKED
+from drivesim.town.town import Town
+
+COLLIDES = "Spawn failed because of collision at spawn position"
+INVALID = "Spawn failed because of invalid actor description"
+NOT_FOUND = "unable to {}: actor not found"
+DEFAULT_LIMIT_MPS = 30.0 / 3.6
+
+
+@dataclass
+class Ackermann:
+    """A target for the server's own speed controller (CARLA's Ackermann control)."""
+
+    steer_rad: float
+    steer_speed_rad_s: float
+    speed_mps: float
+    acceleration_mps2: float
+
+
+class Episode:
+    """The town of an episode behind CARLA's actor ids."""
+
+    def __init__(self, episode_id: int, map_name: str, opendrive: str, town: Town, first_id: int) -> None:
+        self.episode_id = episode_id
+        self.map_name = map_name
+        self.opendrive = opendrive
+        self.town = town
+        self.actors = ActorTable(len(town.state.kind), first_id)
+        self.stop_boxes = lights.StopBoxes(town.network)
+        self.first_light_id = first_id
+        lights.add_lights(self.actors, town.network)
+        lights.add_signs(self.actors, town.network)
+        self.spectator = self.actors.add("spectator", attributes=(("role_name", 4, "spectator"),))
+        self.spectator.matrix = self._overview()
+        self.constant_velocity: dict[int, Vector] = {}  # row -> velocity in the actor's own frame
+        self.ackermann: dict[int, Ackermann] = {}  # row -> target
+        self.angular_velocity: dict[int, float] = {}  # row -> target yaw rate, for one step
+        if not town.state.weather.any():
+            town.state.weather[:] = DEFAULT_WEATHER
+
+    # ---- actors
+
+    def find(self, actor_id: object, doing: str) -> ServerActor:
+        """The actor of an id.
+
+        Raises:
+            Refusal: there is none.
+        """
+        actor = self.actors.get(actor_id)
+        if actor is None:
+            raise Refusal(NOT_FOUND.format(doing))
+        return actor
+
+    def row(self, actor_id: object, doing: str) -> int:
+        """The town's row of a vehicle, walker or prop.
+
+        Raises:
+            Refusal: no such actor, or it is none of these.
+        """
+        actor = self.find(actor_id, doing)
+        if actor.row < 0:
+            raise Refusal(f"unable to {doing}: {actor.type_id} does not support it")
+        return actor.row
+
+    def spawn(
+        self, description: ActorDescription, xyz: Vector, rotation: Vector, parent_id: int = 0
+    ) -> ServerActor:  # fmt: skip
+        """Make an actor; the transform is relative to the parent where there is one.
+
+        Raises:
+            Refusal: with CARLA's own texts.
+        """
+        blueprint = BY_UID.get(description.uid)
+        if blueprint is None or blueprint.type_id != description.type_id:
+            blueprint = LIBRARY.get(description.type_id)
+        if blueprint is None:
+            raise Refusal(INVALID)
+        parent = self.find(parent_id, "spawn actor with parent") if parent_id else None
+        relative = matrix_from_pose(np.array(xyz), np.array(rotation))
+        if len(self.actors) >= ACTOR_LIMIT:
+            raise Refusal(f"Spawn failed: the server holds at most {ACTOR_LIMIT} actors")
+        if blueprint.model >= 0:
+            world = self.matrix_of(parent) @ relative if parent else relative
+            return self._spawn_in_town(blueprint, description, world, parent_id)
+        if blueprint.type_id in UNSERVED:
+            raise Refusal(f"Spawn failed: {blueprint.type_id} is not served by this version of drivesim")
+        actor = self.actors.add(
+            blueprint.type_id, uid=blueprint.uid, attributes=blueprint.values(description.values()), parent_id=parent_id,
+            matrix=self.matrix_of(parent) @ relative if parent else relative, relative=relative if parent else None,
+        )  # fmt: skip
+        if SENSOR_INDEX.get(blueprint.type_id, -1) >= 0:
+            actor.stream_id = SENSOR_STREAM + actor.actor_id
+        return actor
+
+    def destroy(self, actor_id: object) -> ServerActor:
+        """Remove an actor; what was attached to it stays where it is.
+
+        Raises:
+            Refusal: there is none, or it belongs to the map.
+        """
+        actor = self.actors.get(actor_id)
+        if actor is None:
+            raise Refusal("unable to destroy actor: not found")
+        if actor is self.spectator or actor.type_id.startswith("traffic."):
+            raise Refusal(f"unable to destroy actor: {actor.type_id} belongs to the map")
+        for child in self.actors:
+            if child.parent_id == actor.actor_id and child.relative is not None:
+                child.matrix, child.relative = self.matrix_of(child), None
+        if actor.row >= 0:
+            for kept in (self.constant_velocity, self.ackermann, self.angular_velocity):
+                kept.pop(actor.row, None)
+            self.town.destroy(actor.row)
+        self.actors.remove(actor)
+        return actor
+
+    # ---- poses
+
+    def matrix_of(self, actor: ServerActor) -> Floats:
+        """World from actor, as the wire sees it (4, 4)."""
+        if actor.row >= 0:
+            state = self.town.state
+            return matrix_from_pose(self.wire_xyz(actor.row), state.rotation[actor.row])
+        if actor.relative is not None:
+            parent = self.actors.get(actor.parent_id)
+            if parent is not None:
+                return self.matrix_of(parent) @ actor.relative
+        return actor.matrix
+
+    def wire_xyz(self, row: int) -> Floats:
+        """Where CARLA has the origin of a row's actor: walkers at their middle, all else on the ground."""
+        state = self.town.state
+        xyz = state.xyz[row].copy()
+        if state.kind[row] == KIND_WALKER:
+            xyz[2] += state.half_size[row, 2]
+        return xyz
+
+    def move(self, actor: ServerActor, xyz: Vector, rotation: Vector | None, *, on_ground: bool = False) -> None:
+        """Teleport an actor.
+
+        Args:
+            actor: any actor.
+            xyz: metres, on the wire's origin (on the ground if `on_ground`).
+            rotation: roll, pitch, yaw in radians; None keeps it.
+            on_ground: z is the ground's, also for walkers.
+        """
+        if actor.row < 0:
+            kept = pose_from_matrix(self.matrix_of(actor))[1]
+            actor.matrix = matrix_from_pose(np.array(xyz), kept if rotation is None else np.array(rotation))
+            if actor.relative is not None:
+                parent = self.actors.get(actor.parent_id)
+                if parent is not None:
+                    actor.relative = np.linalg.inv(self.matrix_of(parent)) @ actor.matrix
+            return
+        state = self.town.state
+        x, y, z = xyz
+        if state.kind[actor.row] == KIND_WALKER and not on_ground:
+            z -= float(state.half_size[actor.row, 2])
+        roll, pitch, yaw = rotation if rotation is not None else tuple(state.rotation[actor.row].tolist())
+        self.town.teleport(actor.row, x, y, z, yaw, pitch=pitch, roll=roll)
+
+    def walk_to(self, row: int, xyz: Vector, rotation: Vector, speed_mps: float) -> None:
+        """What an AI walker's client says each tick: a pose on the ground, and a speed along its yaw."""
+        state = self.town.state
+        state.xyz[row] = xyz
+        state.rotation[row] = rotation
+        state.speed[row] = speed_mps
+        state.velocity[row] = (speed_mps * math.cos(rotation[2]), speed_mps * math.sin(rotation[2]), 0.0)
+
+    def push(self, row: int, velocity: NDArray[np.float64]) -> None:
+        """Set the velocity of a row, (3,) m/s in the world; the speed along the heading follows."""
+        state = self.town.state
+        yaw = float(state.rotation[row, 2])
+        state.velocity[row] = velocity
+        state.speed[row] = float(velocity[0] * math.cos(yaw) + velocity[1] * math.sin(yaw))
+
+    def set_simulated(self, row: int, simulated: bool) -> None:
+        """Physics on or off; a prop never moves by itself."""
+        if not MODELS[int(self.town.state.model[row])].blueprint.startswith("static."):
+            self.town.state.policy[row] = POLICY_EXTERNAL if simulated else POLICY_KINEMATIC
+
+    # ---- stepping
+
+    def step(self, dt_s: float) -> None:
+        """Apply what holds for the step (targets, constant velocities) and step the town."""
+        for row, target in self.ackermann.items():
+            self._follow_ackermann(row, target, dt_s)
+        for row, velocity in self.constant_velocity.items():
+            world = matrix_from_pose(np.zeros(3), self.town.state.rotation[row])[:3, :3] @ np.array(velocity)
+            self.push(row, world)
+        self.town.step(dt_s)
+        for row, rate in self.angular_velocity.items():
+            self.town.state.yaw_rate[row] = rate
+            self.town.state.rotation[row, 2] += rate * dt_s
+        self.angular_velocity.clear()
+        self.adopt_rows()
+
+    def adopt_rows(self) -> None:
+        """Give ids to actors that the town made itself, and forget those it removed."""
+        occupied = self.town.state.kind != KIND_FREE
+        known = self.actors.row_id != 0
+        if np.array_equal(occupied, known):
+            return
+        for row in np.flatnonzero(known & ~occupied):
+            actor = self.actors.of_row(int(row))
+            if actor is not None:
+                self.actors.remove(actor)
+        for row in np.flatnonzero(occupied & ~known):
+            blueprint = LIBRARY[MODELS[int(self.town.state.model[row])].blueprint]
+            self._add_row(int(row), blueprint, blueprint.values({}), 0)
+
+    def speed_limits_mps(self, rows: NDArray[np.int64]) -> Floats:
+        """The limit at each row's place; 30 km/h off the roads."""
+        network, state = self.town.network, self.town.state
+        lane = state.lane[rows]
+        safe = np.maximum(lane, 0)
+        count = network.lane_count[safe]
+        share = state.lane_s[rows] / np.maximum(network.lane_length_m[safe], 1e-3)
+        point = network.lane_start[safe] + np.clip((share * (count - 1)).astype(np.int64), 0, count - 1)
+        return np.where(lane >= 0, network.point_speed_limit_mps[point], DEFAULT_LIMIT_MPS)
+
+    # ---- parts
+
+    def _spawn_in_town(self, blueprint: Blueprint, description: ActorDescription, world: Floats, parent_id: int) -> ServerActor:
+        values = blueprint.values(description.values())
+        model = MODELS[blueprint.model]
+        xyz, rotation = pose_from_matrix(world)
+        z = float(xyz[2]) - (model.height_m / 2 if model.base_type == "pedestrian" else 0.0)
+        policy = POLICY_PARKED if model.base_type == "prop" else POLICY_EXTERNAL
+        if not (self.town.state.kind == KIND_FREE).any():
+            raise Refusal(f"Spawn failed: the town holds at most {len(self.town.state.kind)} vehicles, walkers and props")
+        row = self.town.spawn(
+            blueprint.model, float(xyz[0]), float(xyz[1]), z, float(rotation[2]), policy=policy,
+            pitch=float(rotation[1]), roll=float(rotation[0]), tint=_color(description.values().get("color", "")),
+        )  # fmt: skip
+        if row < 0:
+            raise Refusal(COLLIDES)
+        return self._add_row(row, blueprint, values, parent_id)
+
+    def _add_row(
+        self, row: int, blueprint: Blueprint, values: tuple[tuple[str, int, str], ...], parent_id: int
+    ) -> ServerActor:
+        model = MODELS[blueprint.model]
+        half = (model.length_m / 2, model.width_m / 2, model.height_m / 2)
+        centre = (0.0, 0.0, 0.0 if model.base_type == "pedestrian" else half[2])
+        tags = _semantic_tags(blueprint.model)
+        return self.actors.add(blueprint.type_id, uid=blueprint.uid, attributes=values, parent_id=parent_id, row=row,
+                               box_centre=centre, box_extent=half, tags=tags)  # fmt: skip
+
+    def _follow_ackermann(self, row: int, target: Ackermann, dt_s: float) -> None:
+        state = self.town.state
+        speed = float(state.speed[row])
+        error = target.speed_mps - speed
+        wanted = min(max(error / max(dt_s, 0.05) * 0.3, -8.0), 4.0)
+        if target.acceleration_mps2 > 0.0:
+            wanted = min(max(wanted, -target.acceleration_mps2), target.acceleration_mps2)
+        steer = min(max(target.steer_rad / math.radians(45.0), -1.0), 1.0)
+        if target.steer_speed_rad_s > 0.0:
+            change = target.steer_speed_rad_s * dt_s / math.radians(45.0)
+            before = float(state.control[row, 1])
+            steer = min(max(steer, before - change), before + change)
+        reverse = target.speed_mps < 0.0 and speed < 0.5
+        along = -wanted if reverse else wanted
+        throttle = min(max((along + 0.15) / 4.5, 0.0), 1.0) if along > -0.15 else 0.0
+        brake = min(-along / 8.0, 1.0) if along <= -0.15 else 0.0
+        state.control[row] = (throttle, steer, brake, 0.0, float(reverse), 0.0, -1.0 if reverse else 1.0)
+
+    def _overview(self) -> Floats:
+        points = self.town.network.spawn_xyz_m
+        middle = points.mean(axis=0).astype(np.float64) if len(points) else np.zeros(3)
+        return matrix_from_pose(middle + np.array([0.0, 0.0, 60.0]), np.array([0.0, -math.pi / 2, 0.0]))
+
+
+def _color(value: str) -> tuple[int, int, int] | None:
+    parts = value.split(",")
+    if len(parts) == 3 and all(part.strip().isdigit() and int(part) < 256 for part in parts):
+        red, green, blue = (int(part) for part in parts)
+        return red, green, blue
+    return None
+
+
+def _semantic_tags(model: int) -> bytes:
+    entry = MODELS[model]
+    if entry.base_type == "pedestrian":
+        return b"\x0c"
+    if entry.base_type == "prop":
+        return b"\x15"
+    if entry.base_type == "motorcycle":
+        return b"\x12"
+    if entry.base_type == "bicycle":
+        return b"\x13"
+    return b"\x10" if entry.shape == SHAPE_BUS else b"\x0f" if entry.shape == SHAPE_TRUCK else b"\x0e"

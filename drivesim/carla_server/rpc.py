@@ -1,0 +1,163 @@
+"""msgpack-rpc as CARLA's client speaks it: requests in, wrapped replies out.
+
+Request `[0, id, method, [[asynchronous], arg, ...]]`, response `[1, id, error, result]`. A result is wrapped:
+a value as `[[1, value]]`, its failure as `[[0, [text]]]`; a void call as `[[false]]`, its failure as
+`[[true, [text]]]`; apply_batch alone answers with a bare list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from drivesim.carla_server.connection import Connection
+
+log = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 64 << 20
+REPLY_LIMIT = 256 << 20
+VALUE, VOID, BARE = range(3)
+
+Args = list[Any]
+
+
+class Refusal(Exception):
+    """A call that is answered with an error; the client raises RuntimeError with this text."""
+
+
+class Deferred:
+    """Returned by a handler that answers later: keep it, call `reply` with the value once."""
+
+    __slots__ = ("_kind", "_message_id", "_peer")
+
+    def __init__(self, peer: Peer, message_id: int, kind: int) -> None:
+        self._peer = peer
+        self._message_id = message_id
+        self._kind = kind
+
+    def reply(self, value: Any) -> None:
+        """Send the answer; harmless if the client has gone."""
+        self._peer.answer(self._message_id, self._kind, value)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One method of the table: its handler and how its answer is wrapped."""
+
+    kind: int  # VALUE, VOID or BARE
+    handler: Callable[..., Any]  # (peer, *args)
+    real: bool = True  # False: answered with a refusal, or accepted without effect
+    note: str = ""
+
+
+def unpacker() -> msgpack.Unpacker:
+    """A streaming decoder whose memory is bounded, however hostile the bytes."""
+    return msgpack.Unpacker(
+        raw=False, unicode_errors="surrogateescape", strict_map_key=False, use_list=True,
+        max_buffer_size=MESSAGE_LIMIT, max_str_len=MESSAGE_LIMIT, max_bin_len=MESSAGE_LIMIT,
+        max_array_len=1 << 20, max_map_len=1024, max_ext_len=0,
+    )  # fmt: skip
+
+
+_packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", autoreset=True)
+pack = _packer.pack
+
+
+class Packed:
+    """A value that is msgpack already (cached answers)."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def encode(value: Any) -> bytes:
+    """msgpack bytes of a value, or those a `Packed` holds."""
+    return value.data if isinstance(value, Packed) else bytes(pack(value))
+
+
+class Peer:
+    """One client's RPC connection: decodes requests, calls the table in order, sends answers."""
+
+    def __init__(self, connection: Connection, table: Mapping[str, Call]) -> None:
+        self.connection = connection
+        self._table = table
+        self._unpacker = unpacker()
+        self._message_id = 0
+        self._kind = VALUE
+        connection.on_data = self._received
+
+    @property
+    def host(self) -> str:
+        """The client's address."""
+        return self.connection.peer_host
+
+    def defer(self) -> Deferred:
+        """Take over the answer of the call that is being handled; return it from the handler."""
+        return Deferred(self, self._message_id, self._kind)
+
+    def answer(self, message_id: int, kind: int, value: Any) -> None:
+        """Send a successful answer."""
+        if kind == VALUE:
+            self._send(message_id, b"\x91\x92\x01", encode(value))
+        elif kind == VOID:
+            self._send(message_id, b"\x91\x91\xc2", b"")
+        else:
+            self._send(message_id, b"", encode(value))
+
+    def _received(self, data: bytes) -> None:
+        try:
+            self._unpacker.feed(data)
+            for message in self._unpacker:
+                self._dispatch(message)
+                if not self.connection.open:
+                    return
+        except Exception as error:  # whatever the bytes are, only this connection ends
+            log.warning("closing a connection of %s: not CARLA's protocol (%s)", self.host, error or type(error).__name__)
+            self.connection.close()
+
+    def _dispatch(self, message: Any) -> None:
+        if not (isinstance(message, list) and len(message) == 4 and message[0] == 0):
+            raise ValueError("a message that is no request")
+        _, message_id, method, params = message
+        if not (type(message_id) is int and 0 <= message_id < 1 << 32 and isinstance(params, list)):
+            raise ValueError("a malformed request")
+        call = self._table.get(method) if isinstance(method, str) else None
+        if call is None:
+            log.warning("unknown method %.80r", method)
+            self._reply(message_id, pack(f"unknown method {str(method)[:80]}"), b"\xc0")
+            return
+        self._message_id, self._kind = message_id, call.kind
+        try:
+            value = call.handler(self, *params[1:])
+        except Refusal as refusal:
+            self._refuse(message_id, call.kind, str(refusal))
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError) as error:
+            log.debug("malformed arguments of %s", method, exc_info=True)
+            self._refuse(message_id, call.kind, f"{method}: malformed arguments ({error})")
+        except Exception as error:
+            log.exception("%s failed", method)
+            self._refuse(message_id, call.kind, f"{method}: failed in the server ({type(error).__name__}: {error})")
+        else:
+            if not isinstance(value, Deferred):
+                self.answer(message_id, call.kind, value)
+
+    def _refuse(self, message_id: int, kind: int, text: str) -> None:
+        body = bytes(pack([text]))
+        if kind == VALUE:
+            self._send(message_id, b"\x91\x92\x00", body)
+        elif kind == VOID:
+            self._send(message_id, b"\x91\x92\xc3", body)
+        else:
+            self._reply(message_id, pack(text), b"\xc0")
+
+    def _send(self, message_id: int, wrapper: bytes, body: bytes) -> None:
+        self._reply(message_id, b"\xc0", wrapper + body)
+
+    def _reply(self, message_id: int, error: bytes, result: bytes) -> None:
+        self.connection.send([b"\x94\x01" + pack(message_id) + error + result], REPLY_LIMIT)

@@ -1,0 +1,159 @@
+"""The server: its two ports, its thread, and ticks that wait for Traffic Managers before they are answered."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from drivesim.carla_server.connection import Connection, Listener
+from drivesim.carla_server.guard import TrafficManagers
+from drivesim.carla_server.method_table import method_table
+from drivesim.carla_server.physics_controls import PhysicsControls
+from drivesim.carla_server.reactor import Reactor, Timer
+from drivesim.carla_server.rpc import Deferred, Peer
+from drivesim.carla_server.simulation import FREE_RUN_S, Simulation
+from drivesim.carla_server.streaming import StreamHub
+
+WATCH_S = 0.1
+log = logging.getLogger(__name__)
+
+
+class CarlaServer:
+    """A CARLA 0.9.16 server for one town; `start` serves in a thread, `serve` in the caller's."""
+
+    def __init__(
+        self, town_name: str = "Town02", host: str = "127.0.0.1", port: int = 2000, *, seed: int = 0,
+        capacity: int = 512, draw_ahead: bool = False,
+    ) -> None:  # fmt: skip
+        """Load the town and open both ports.
+
+        Args:
+            town_name: one of drivesim.town.towns.KNOWN_TOWNS.
+            host: address to bind; loopback unless told otherwise.
+            port: of the calls; streaming takes the next one. 0 takes any free ports.
+            seed: of the town (its scenery, its lights, its own traffic).
+            capacity: most vehicles, walkers and props at a time.
+            draw_ahead: make the town's renderer now, instead of when the first camera listens.
+
+        Raises:
+            OSError: a port is in use.
+            ValueError: no such town.
+        """
+        self.reactor = Reactor()
+        self.host = host
+        self._thread: threading.Thread | None = None
+        self._free_run: Timer | None = None
+        self.managers = TrafficManagers(self.reactor.post)
+        self.physics_controls = PhysicsControls()
+        self.listener = Listener(self.reactor, host, port, self._accepted)
+        try:
+            self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
+            self.simulation = Simulation(town_name, self.hub, seed=seed, capacity=capacity)
+            if draw_ahead:
+                self.simulation.renderer()
+        except BaseException:
+            self.listener.close()
+            raise
+        self._table = method_table(self)
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return self.listener.port
+
+    def start(self) -> None:
+        """Serve in a thread of its own until `stop`."""
+        if self._thread is not None:
+            raise RuntimeError("the server runs already")
+        self._thread = threading.Thread(target=self.serve, name="carla-server", daemon=True)
+        self._thread.start()
+
+    def serve(self) -> None:
+        """Serve in this thread until `stop` is called from elsewhere (a signal handler will do)."""
+        self._watch()
+        self._run_free()
+        try:
+            self.reactor.run()
+        finally:
+            self.listener.close()
+            self.hub.close()
+            self.reactor.close()
+
+    def stop(self) -> None:
+        """End `serve`; waits for the thread of `start`."""
+        self.reactor.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10.0)
+
+    def __enter__(self) -> CarlaServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---- ticks
+
+    def tick_for(self, peer: Peer, answer: Any = None) -> Any:
+        """Step once for a client; the answer (the frame by default) may be deferred by the Traffic Managers' guard."""
+        asked_s = time.monotonic()
+        frame = self.simulation.tick()
+        answer = frame if answer is None else answer
+        if not self.managers or not self.simulation.settings.synchronous_mode:
+            return answer
+        wait_s = self.managers.release_in_s(asked_s)
+        if wait_s <= 0.0:
+            self.managers.tick_answered(peer)
+            return answer
+        deferred = peer.defer()
+        self.reactor.call_later(wait_s, lambda: self._release(peer, deferred, answer, asked_s))
+        return deferred
+
+    def _release(self, peer: Peer, deferred: Deferred, answer: Any, asked_s: float) -> None:
+        wait_s = self.managers.release_in_s(asked_s)
+        if wait_s > 0.0:
+            self.reactor.call_later(wait_s, lambda: self._release(peer, deferred, answer, asked_s))
+            return
+        self.managers.tick_answered(peer)
+        deferred.reply(answer)
+
+    def settings_changed(self) -> None:
+        """Start or stop ticking by the wall clock, as the settings say."""
+        if self._free_run is not None:
+            self._free_run.cancel()
+            self._free_run = None
+        if not self.simulation.settings.synchronous_mode:
+            self._free_run = self.reactor.call_later(FREE_RUN_S, self._run_free)
+
+    def _run_free(self) -> None:
+        if self.simulation.settings.synchronous_mode:
+            return
+        started_s = time.monotonic()
+        self._free_run = None
+        try:
+            self.simulation.tick()
+        finally:
+            spent_s = time.monotonic() - started_s
+            self._free_run = self.reactor.call_later(max(FREE_RUN_S - spent_s, 0.001), self._run_free)
+
+    def _watch(self) -> None:
+        self.managers.watch()
+        self.reactor.call_later(WATCH_S, self._watch)
+
+    # ---- connections
+
+    def _accepted(self, connection: Connection) -> None:
+        peer = Peer(connection, self._table)
+        connection.on_close = lambda: self.managers.forget(peer)
+
+
+def _stream_hub(reactor: Reactor, host: str, port: int, *, anywhere: bool) -> StreamHub:
+    """The streaming port next to the calls' one; any free one where the user left the choice to us."""
+    try:
+        return StreamHub(reactor, host, port + 1 if port < 65535 else 0)
+    except OSError:
+        if not anywhere:
+            raise
+        return StreamHub(reactor, host, 0)

@@ -1,0 +1,165 @@
+"""What the server serves: the current episode, its clock, its settings, and the snapshots and sensor data of a tick."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from drivesim.carla_server.connection import Connection
+from drivesim.carla_server.episode import Episode
+from drivesim.carla_server.navmesh import NavigationFile, navigation_file
+from drivesim.carla_server.rpc import Refusal
+from drivesim.carla_server.sensors import SensorRig
+from drivesim.carla_server.snapshot import STATE_MAP_CHANGE
+from drivesim.carla_server.streaming import StreamHub
+from drivesim.carla_server.structs import EpisodeSettings
+from drivesim.carla_server.world_observer import WorldObserver
+from drivesim.town import towns
+from drivesim.town.roads import RoadNetwork
+from drivesim.town.town import Town
+
+log = logging.getLogger(__name__)
+
+WORLD_STREAM = 1
+FREE_RUN_S = 1.0 / 30.0
+MAP_CHANGE_SNAPSHOTS = 3
+KEPT_RENDERERS = 2
+OPENDRIVE_LIMIT = 48 << 20
+GENERATED_MAP = "OpenDriveMap"
+
+
+class Simulation:
+    """Loads episodes and steps the current one; publishes every tick to the streams."""
+
+    def __init__(self, town_name: str, hub: StreamHub, *, seed: int = 0, capacity: int = 512) -> None:
+        self.settings = EpisodeSettings()
+        self.frame = 0
+        self.hub = hub
+        self._seed = seed
+        self._capacity = capacity
+        self._episodes = 0
+        self._renderers: OrderedDict[str, Any] = OrderedDict()
+        self._generated: tuple[str, RoadNetwork] | None = None
+        self._unseen = 0
+        hub.on_subscribed = self._subscribed
+        hub.is_stream = self._is_stream
+        self.episode = self._opened(town_name)
+        self._start()
+
+    # ---- episodes
+
+    def load(self, map_name: str, reset_settings: bool) -> None:
+        """Start a fresh episode; the empty name reloads the present map.
+
+        Raises:
+            Refusal: no such map.
+        """
+        old = self.episode
+        self.episode = self._opened(map_name or old.map_name, old.actors.next_id)
+        for actor in old.actors:
+            if actor.stream_id:
+                self.hub.close_stream(actor.stream_id)
+        if reset_settings:
+            self.settings = EpisodeSettings()
+        self._start()
+
+    def generate(self, opendrive: str) -> None:
+        """Keep an OpenDRIVE text for the `OpenDriveMap` that a client loads next.
+
+        Raises:
+            Refusal: it cannot be read.
+        """
+        if len(opendrive) > OPENDRIVE_LIMIT:
+            raise Refusal(f"the OpenDRIVE text is longer than {OPENDRIVE_LIMIT >> 20} MB")
+        try:
+            self._generated = (opendrive, towns.road_network_from_text(GENERATED_MAP, opendrive))
+        except Exception as error:
+            log.debug("unreadable OpenDRIVE", exc_info=True)
+            raise Refusal(f"the OpenDRIVE text cannot be read: {error}") from None
+
+    def _opened(self, name: str, first_id: int = 1) -> Episode:
+        short = re.sub(r"_Opt$", "", name.rstrip("/").rsplit("/", 1)[-1])
+        if short == GENERATED_MAP and self._generated is not None:
+            text, network = self._generated
+        else:
+            try:
+                short = towns.canonical_name(short)
+                text, network = towns.opendrive_text(short), towns.road_network(short)
+            except (towns.UnknownTown, towns.TownUnavailable) as error:
+                raise Refusal(f"Map '{name}' not found: {error}") from None
+        self._episodes += 1
+        town = Town(network, seed=self._seed, capacity=self._capacity, solids=self._solids(network))
+        return Episode(self._episodes, f"Carla/Maps/{short}", text, town, first_id)
+
+    def _start(self) -> None:
+        """Make what goes with the new episode, and tell all listeners at once."""
+        self._navigation: NavigationFile | None = None
+        self.observer = WorldObserver(self.episode)
+        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer)
+        self._unseen = MAP_CHANGE_SNAPSHOTS
+        self.frame += 1
+        self._publish_snapshot()
+
+    def _solids(self, network: RoadNetwork) -> np.ndarray[Any, Any] | None:
+        try:
+            from drivesim.town.scenery import scenery
+        except ImportError:
+            return None
+        return np.asarray(scenery(network, self._seed).solids, np.float64)
+
+    def renderer(self) -> Any:
+        """The renderer of the present map; made on first use, because a scene takes a while to bake."""
+        from drivesim.town.render import TownRenderer
+
+        key = f"{self.episode.map_name} {hash(self.episode.opendrive)}"
+        if key not in self._renderers:
+            self._renderers[key] = TownRenderer(self.episode.town.network, seed=self._seed)
+            if len(self._renderers) > KEPT_RENDERERS:
+                self._renderers.popitem(last=False)
+        self._renderers.move_to_end(key)
+        return self._renderers[key]
+
+    @property
+    def navigation(self) -> NavigationFile:
+        """The navigation mesh of the present map."""
+        if self._navigation is None:
+            self._navigation = navigation_file(self.episode.town.network)
+        return self._navigation
+
+    # ---- time
+
+    @property
+    def delta_s(self) -> float:
+        """Seconds that the next tick advances."""
+        return self.settings.fixed_delta_s or FREE_RUN_S
+
+    def tick(self) -> int:
+        """Advance by one step; snapshot and sensor data are in the sockets when it returns the new frame."""
+        self.episode.step(self.delta_s)
+        self.frame += 1
+        self._publish_snapshot()
+        self.rig.publish(self.frame, lossy=self._lossy, draw=not self.settings.no_rendering_mode)
+        return self.frame
+
+    @property
+    def _lossy(self) -> bool:
+        return not self.settings.synchronous_mode
+
+    def _publish_snapshot(self) -> None:
+        flags = STATE_MAP_CHANGE if self._unseen > 0 else 0
+        self._unseen -= 1
+        parts = self.observer.observe(self.frame, self.delta_s, flags)
+        self.hub.publish(WORLD_STREAM, parts, lossy=self._lossy)
+
+    # ---- streams
+
+    def _is_stream(self, stream_id: int) -> bool:
+        return stream_id == WORLD_STREAM or any(actor.stream_id == stream_id for actor in self.episode.actors)
+
+    def _subscribed(self, stream_id: int, connection: Connection) -> None:
+        if stream_id == WORLD_STREAM and self.observer.latest:
+            self.hub.send_to(connection, self.observer.latest)

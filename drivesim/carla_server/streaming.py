@@ -1,0 +1,96 @@
+"""The streaming port: a client sends a stream id and then receives `size, payload` for ever."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+from drivesim.carla_server.connection import Connection, Listener, Part
+from drivesim.carla_server.reactor import Reactor
+
+TOKEN = struct.Struct("<IHBB16s")  # stream id, port, protocol, address type, address
+PROTOCOL_TCP, ADDRESS_UNSET = 1, 0
+SIZE = struct.Struct("<I")
+HEADER = struct.Struct("<QQd6f")  # sensor type, frame, time, location, rotation (pitch, yaw, roll; degrees)
+SUBSCRIBE_WAIT_S = 5.0
+LAGGING_MESSAGES = 4
+
+
+class StreamHub:
+    """All streams of the server; a stream exists from the moment somebody asks for its token."""
+
+    def __init__(self, reactor: Reactor, host: str, port: int) -> None:
+        self._reactor = reactor
+        self._readers: dict[int, list[Connection]] = {}
+        self.on_subscribed: Callable[[int, Connection], None] = lambda stream_id, connection: None
+        self.is_stream: Callable[[int], bool] = lambda stream_id: True
+        self.listener = Listener(reactor, host, port, self._accepted)
+        self.port = self.listener.port
+
+    def token(self, stream_id: int) -> bytes:
+        """The 24 bytes a client dials; the address is left unset, so that it dials the host it knows."""
+        return TOKEN.pack(stream_id, self.port, PROTOCOL_TCP, ADDRESS_UNSET, b"")
+
+    def has_readers(self, stream_id: int) -> bool:
+        """Does anybody listen?"""
+        return stream_id in self._readers
+
+    def publish(self, stream_id: int, parts: Sequence[Part], *, lossy: bool = False) -> None:
+        """Send one message to every reader of the stream.
+
+        Args:
+            parts: header and body buffers; they may be reused after the call.
+            lossy: skip readers that lag by some messages (asynchronous mode) instead of queueing for them.
+        """
+        readers = self._readers.get(stream_id)
+        if not readers:
+            return
+        framed = [SIZE.pack(sum(memoryview(part).nbytes for part in parts)), *parts]
+        for connection in tuple(readers):
+            if not (lossy and connection.waiting >= LAGGING_MESSAGES):
+                connection.send(framed)
+
+    def send_to(self, connection: Connection, parts: Sequence[Part]) -> None:
+        """Send one message to one reader."""
+        connection.send([SIZE.pack(sum(memoryview(part).nbytes for part in parts)), *parts])
+
+    def close_stream(self, stream_id: int) -> None:
+        """Hang up on all readers (the sensor was destroyed)."""
+        for connection in self._readers.pop(stream_id, []):
+            connection.close()
+
+    def close(self) -> None:
+        """Close the port and every stream."""
+        self.listener.close()
+
+    def _accepted(self, connection: Connection) -> None:
+        received = bytearray()
+        timer = self._reactor.call_later(SUBSCRIBE_WAIT_S, connection.close)
+
+        def on_data(data: bytes) -> None:
+            received.extend(data[:16])
+            if len(received) < 4:
+                return
+            timer.cancel()
+            self._subscribe(int.from_bytes(received[:4], "little"), connection)
+
+        connection.on_data = on_data
+
+    def _subscribe(self, stream_id: int, connection: Connection) -> None:
+        if not self.is_stream(stream_id):
+            connection.close()
+            return
+        readers = self._readers.setdefault(stream_id, [])
+        readers.append(connection)
+        closed_by_listener = connection.on_close
+
+        def on_close() -> None:
+            closed_by_listener()
+            if connection in readers:
+                readers.remove(connection)
+            if not readers and self._readers.get(stream_id) is readers:
+                del self._readers[stream_id]
+
+        connection.on_close = on_close
+        connection.on_data = lambda data: None  # a reader has nothing more to say
+        self.on_subscribed(stream_id, connection)
