@@ -8,25 +8,44 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from drivesim.config import ConfigError, nearest
-from drivesim.interfaces import Controller, Encoder, Planner, World
+from drivesim.interfaces import Controller, Encoder, Metric, Planner, World
 
 PlannerFactory = Callable[[Path | None], Planner]
+
+
+@lru_cache(maxsize=2)
+def load_world_model(checkpoint: Path | None) -> Any:
+    """The world model of a checkpoint (None: the shipped one), loaded once per process.
+
+    Raises:
+        drivesim.models.CheckpointError: it is missing or cannot be used.
+    """
+    from drivesim.models import SHIPPED, WorldModel
+
+    return WorldModel.load(checkpoint or SHIPPED)
 
 
 def _latent(checkpoint: Path | None) -> Planner:
     from drivesim.planning.latent_planner import LatentPlanner
 
-    return LatentPlanner.from_checkpoint(checkpoint)
+    return LatentPlanner(load_world_model(checkpoint))
+
+
+def _latent_policy(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.behavior_cloning import PolicyPlanner
+
+    return PolicyPlanner(load_world_model(checkpoint), "latent-policy", "policy")
 
 
 def _behaviour_cloning(checkpoint: Path | None) -> Planner:
-    from drivesim.planning.behaviour_cloning import BehaviourCloningPlanner
+    from drivesim.planning.behavior_cloning import PolicyPlanner
 
-    return BehaviourCloningPlanner.from_checkpoint(checkpoint)
+    return PolicyPlanner(load_world_model(checkpoint))
 
 
 def _constant_velocity(checkpoint: Path | None) -> Planner:
@@ -42,9 +61,8 @@ def _expert(checkpoint: Path | None) -> Planner:
 
 
 def _latent_encoder(checkpoint: Path | None) -> Encoder:
-    from drivesim.models.checkpoint import load_encoder
-
-    return load_encoder(checkpoint)
+    encoder: Encoder = load_world_model(checkpoint)
+    return encoder
 
 
 def _town_world(**options: Any) -> World:
@@ -61,11 +79,12 @@ def _carla_world(**options: Any) -> World:
 
 PLANNERS: dict[str, PlannerFactory] = {
     "latent": _latent,
+    "latent-policy": _latent_policy,
     "behaviour-cloning": _behaviour_cloning,
     "constant-velocity": _constant_velocity,
     "expert": _expert,
 }
-NEEDS_CHECKPOINT = frozenset(("latent", "behaviour-cloning"))
+NEEDS_CHECKPOINT = frozenset(("latent", "latent-policy", "behaviour-cloning"))
 ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}
 WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world}
 
@@ -100,11 +119,11 @@ def make_controller() -> Controller:
     return TrajectoryTracker()
 
 
-def metrics() -> Mapping[str, Any]:
+def metrics() -> dict[str, Metric]:
     """All metrics by name."""
-    from drivesim.scoring import METRICS
+    from drivesim.scoring.outcome import METRICS
 
-    return METRICS
+    return {metric.name: metric for metric in METRICS}
 
 
 def require_planner(name: str) -> None:

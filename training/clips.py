@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.labels import READOUT_COLUMNS
+
 
 @dataclass(frozen=True)
 class Clips:
@@ -27,7 +29,7 @@ class Clips:
         branch_views: (M, 2, h, v, 72, 128, 3) two futures of the same state under different actions.
         branch_start: (M,) row of the state they leave from.
         branch_action: (M, 2, h, 2), branch_speed: (M, 2, h + 1).
-        towns: (N,) index into `town_names`.
+        branch_reads: (M, 2, h, columns) truth of `training.labels.READOUT_COLUMNS` along the branches.
     """
 
     views_a: NDArray[np.uint8]
@@ -41,6 +43,7 @@ class Clips:
     branch_start: NDArray[np.int64]
     branch_action: NDArray[np.float32]
     branch_speed: NDArray[np.float32]
+    branch_reads: NDArray[np.float32]
 
     @staticmethod
     def load(path: Path) -> Clips:
@@ -53,12 +56,17 @@ class Clips:
 
         with np.load(path / "columns.npz", allow_pickle=False) as data:
             columns = {key: data[key] for key in data.files}
-        own = ("cameras_b", "intrinsics", "cameras_a", "episode", "branch_start", "branch_action", "branch_speed")
+        own = ("cameras_b", "intrinsics", "cameras_a", "episode", "branch_start", "branch_action", "branch_speed",
+               "branch_reads")  # fmt: skip
         fixed = {key: columns.pop(key) for key in own}
         return Clips(
             views_a=picture("views_a"), views_b=picture("views_b"), branch_views=picture("branch_views"),
             table=columns, **fixed,
         )  # fmt: skip
+
+    def table_of_branches(self, name: str) -> NDArray[np.float32]:
+        """One read-out (M, 2, h) along the branches."""
+        return self.branch_reads[..., READOUT_COLUMNS.index(name)]
 
     def starts(self, length: int) -> NDArray[np.int64]:
         """Rows from which `length` consecutive ticks of one episode can be read."""

@@ -90,7 +90,9 @@ def encode_clips(
     return Latents((a - mean) / scale, (b - mean) / scale, (branch - mean) / scale, mean, scale)
 
 
-def rollout_loss(predictor: LatentPredictor, context: Tensor, targets: Tensor, actions: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
+def rollout_loss(
+    predictor: LatentPredictor, context: Tensor, targets: Tensor, actions: Tensor, speeds: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean squared error of every member along a rollout.
 
     Args:
@@ -112,7 +114,12 @@ def rollout_loss(predictor: LatentPredictor, context: Tensor, targets: Tensor, a
 
 
 def log_batch(
-    clips: Clips, latents: Latents, starts: NDArray[np.int64], config: DynamicsConfig, steps: int, rng: np.random.Generator
+    clips: Clips,
+    latents: Latents,
+    starts: NDArray[np.int64],
+    config: DynamicsConfig,
+    steps: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A batch of logged clips: context from either appearance, targets the mean of both."""
     rows = torch.from_numpy(rng.choice(starts, size=config.batch))
@@ -126,7 +133,12 @@ def log_batch(
 
 
 def pair_batch(
-    clips: Clips, latents: Latents, usable: NDArray[np.int64], config: DynamicsConfig, steps: int, rng: np.random.Generator
+    clips: Clips,
+    latents: Latents,
+    usable: NDArray[np.int64],
+    config: DynamicsConfig,
+    steps: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both branches of some states, stacked (2 * pairs, ...): first all first branches, then all second."""
     chosen = rng.choice(usable, size=config.pairs)

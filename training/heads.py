@@ -69,7 +69,9 @@ def with_past(clips: Clips) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 class HeadTrainer:
     """Four heads in one loop; each has its own loss, none touches the latent."""
 
-    def __init__(self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig) -> None:
+    def __init__(
+        self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
+    ) -> None:
         self.clips, self.latents, self.predictor, self.config = clips, latents, predictor, config
         self.policy = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
         self.clone = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
@@ -126,7 +128,9 @@ class HeadTrainer:
             wide = context.repeat_interleave(8, dim=0)
             start = self.table["speed"][rows].repeat_interleave(8)
             imagined, _ = self.predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), start)
-        features = imagined_kinematics(self.table["kinematics"][rows][:, None].expand(-1, 8, -1), speeds, actions, distances)
+        features = imagined_kinematics(
+            self.table["kinematics"][rows][:, None].expand(-1, 8, -1), speeds, actions, distances
+        )
         now = context[:, None, None, 1].expand(-1, 8, horizon, -1, -1).flatten(0, 2)
         logits = self.risk(torch.stack([now, imagined.flatten(0, 1)], dim=1), features.flatten(0, 2))
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.flatten(0, 2))
@@ -144,7 +148,14 @@ class HeadTrainer:
             if name in binary:
                 total = total + nn.functional.binary_cross_entropy_with_logits(out[:, column], target)
                 continue
-            scale = {"lead_gap": 10.0, "lead_speed": 4.0, "lateral": 0.5, "heading": 0.1, "speed": 4.0, "curvature": 0.03}[name]
+            scale = {
+                "lead_gap": 10.0,
+                "lead_speed": 4.0,
+                "lateral": 0.5,
+                "heading": 0.1,
+                "speed": 4.0,
+                "curvature": 0.03,
+            }[name]
             weight = present if name.startswith("lead") else torch.ones_like(present)
             error = nn.functional.smooth_l1_loss(out[:, column] / scale, target / scale, reduction="none")
             total = total + (weight * error).sum() / weight.sum().clamp(min=1.0)

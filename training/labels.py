@@ -118,7 +118,9 @@ def crossed_red(frame: Frame, now: EgoState, center: Array, poses: Array, step: 
         return np.zeros(k, dtype=bool)
     lines = stop_lines_to_ego(now, frame.lights)[frame.lights.states == LIGHT_RED]
     half = frame.lights.half_width_m[frame.lights.states == LIGHT_RED]
-    front = center[:, step, :2] + 0.5 * now.length_m * np.stack([np.cos(poses[:, step, 2]), np.sin(poses[:, step, 2])], -1)
+    front = center[:, step, :2] + 0.5 * now.length_m * np.stack(
+        [np.cos(poses[:, step, 2]), np.sin(poses[:, step, 2])], -1
+    )
     if step == 0:
         origin = np.array([now.rear_axle_to_center_m + 0.5 * now.length_m, 0.0])
         before = np.broadcast_to(origin, front.shape)
@@ -129,5 +131,10 @@ def crossed_red(frame: Frame, now: EgoState, center: Array, poses: Array, step: 
     for (x, y, yaw), reach in zip(lines, half, strict=True):
         forward, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
         s0, s1 = (before - [x, y]) @ forward, (front - [x, y]) @ forward
-        hit |= (s0 <= 0.0) & (s1 > 0.0) & (np.abs((front - [x, y]) @ left) < reach + 0.5) & (np.cos(poses[:, step, 2] - yaw) > 0.5)
+        hit |= (
+            (s0 <= 0.0)
+            & (s1 > 0.0)
+            & (np.abs((front - [x, y]) @ left) < reach + 0.5)
+            & (np.cos(poses[:, step, 2] - yaw) > 0.5)
+        )
     return hit

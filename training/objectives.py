@@ -33,7 +33,9 @@ def contrast(predicted: Tensor, target: Tensor, temperature: float = 0.1) -> tup
     return loss, (joint.argmax(1) == rows).float().mean()
 
 
-def spread(latents: Tensor, episodes: Tensor, generator: torch.Generator, directions: int = 64, knots: int = 9) -> Tensor:
+def spread(
+    latents: Tensor, episodes: Tensor, generator: torch.Generator, directions: int = 64, knots: int = 9
+) -> Tensor:
     """Sketched isotropic Gaussian regularisation of episode-centred latents (SIGReg, LeJEPA 2025).
 
     Compares the empirical characteristic function along random directions with a Gaussian's, per slot.

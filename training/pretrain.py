@@ -45,7 +45,9 @@ class Pretrainer(nn.Module):
         super().__init__()
         size = encoder.slots * encoder.latent_dim
         self.encoder = SlotEncoder(encoder)
-        self.predictor = LatentPredictor(PredictorConfig(encoder.slots, encoder.latent_dim, width=96, layers=1, members=1))
+        self.predictor = LatentPredictor(
+            PredictorConfig(encoder.slots, encoder.latent_dim, width=96, layers=1, members=1)
+        )
         self.inverse = InverseDynamics(size)
         self.behavior = InverseDynamics(size)
 
@@ -114,7 +116,9 @@ def pretrain(
     """
     torch.manual_seed(seed)
     model = Pretrainer(encoder)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
+    )
     path = run.checkpoints / "pretrain.pt"
     first = restore(path, model, optimizer)
     starts = clips.starts(3)

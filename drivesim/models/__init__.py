@@ -1,5 +1,5 @@
 """The latent world model: encoder, predictor, heads and their checkpoint (torch)."""
 
-from drivesim.models.world_model import CheckpointError, WorldModel, WorldModelConfig, read_card
+from drivesim.models.world_model import SHIPPED, CheckpointError, WorldModel, WorldModelConfig, read_card
 
-__all__ = ["CheckpointError", "WorldModel", "WorldModelConfig", "read_card"]
+__all__ = ["SHIPPED", "CheckpointError", "WorldModel", "WorldModelConfig", "read_card"]

@@ -153,7 +153,8 @@ def token_rays(intrinsics: Tensor, ego_from_camera: Tensor, rows: int, columns: 
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     fx, fy, cx, cy = (intrinsics[..., i, None] for i in range(4))
     direction = torch.stack(
-        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones(fx.shape[:-1] + (rows * columns,))], dim=-1
+        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones(fx.shape[:-1] + (rows * columns,))],
+        dim=-1,
     )
     direction = direction / direction.norm(dim=-1, keepdim=True)
     rotated = torch.einsum("bvij,bvtj->bvti", ego_from_camera[..., :3], direction)

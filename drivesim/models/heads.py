@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 KINEMATICS = 16  # columns of `kinematics`, see drivesim.planning.kinematics
 RISKS = ("collision", "near", "red_light")
-READOUTS = ("lead_gap", "lead_speed", "lead_present", "red_light", "walker_ahead", "lateral", "heading", "speed", "curvature")
+READOUTS = (
+    "lead_gap",
+    "lead_speed",
+    "lead_present",
+    "red_light",
+    "walker_ahead",
+    "lateral",
+    "heading",
+    "speed",
+    "curvature",
+)
 ACCELERATION_BINS_MPS2 = (-6.0, -4.0, -3.0, -2.0, -1.2, -0.6, -0.2, 0.2, 0.6, 1.2, 2.0, 3.0)
 
 
@@ -22,7 +32,7 @@ class HeadConfig:
     """Sizes shared by the heads."""
 
     latent_size: int = 1024
-    rank: int = 64
+    rank: int = 48
     kinematic_width: int = 48
     hidden: int = 128
     dropout: float = 0.1

@@ -17,7 +17,7 @@ class PredictorConfig:
     slots: int = 16
     latent_dim: int = 64
     width: int = 128
-    layers: int = 3
+    layers: int = 2
     heads: int = 4
     members: int = 2  # output heads; their disagreement says how far to trust a prediction
 

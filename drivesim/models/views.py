@@ -75,7 +75,9 @@ class ViewLayout:
         """Cut and resize: images (cameras, h, w, 3) uint8 -> views (v, 72, 128, 3) uint8, area-averaged."""
         out = np.empty((len(self.views), VIEW_HEIGHT_PX, VIEW_WIDTH_PX, 3), np.uint8)
         for row, view in enumerate(self.views):
-            crop = images[view.camera, view.top_px : view.top_px + view.height_px, view.left_px : view.left_px + view.width_px]
+            crop = images[
+                view.camera, view.top_px : view.top_px + view.height_px, view.left_px : view.left_px + view.width_px
+            ]
             out[row] = resize_area(crop, VIEW_HEIGHT_PX, VIEW_WIDTH_PX)
         return out
 

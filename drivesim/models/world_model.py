@@ -31,6 +31,7 @@ from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import ViewLayout
 
 FORMAT = "drivesim-world-model-1"
+SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v1.safetensors"
 
 
 class CheckpointError(ValueError):
@@ -90,12 +91,16 @@ class WorldModel(nn.Module):
         return LatentState(tokens, ego.time_us, self.digest)
 
     @torch.no_grad()
-    def rollout(self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]) -> NDArray[np.float32]:
+    def rollout(
+        self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
         """Imagine (k, p, n, d) from latents (2, n, d) under actions (k, p, 2)."""
         return np.asarray(self.imagine(latents, speed_mps, actions)[0].numpy())
 
     @torch.no_grad()
-    def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    def imagine(
+        self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
+    ) -> tuple[Tensor, Tensor]:
         """Imagined latents (k, p, n, d) and the ensemble's disagreement (k, p)."""
         k = len(actions)
         context = torch.from_numpy(latents)
@@ -104,7 +109,9 @@ class WorldModel(nn.Module):
         return self.predictor.rollout(previous, current, chosen, torch.full((k,), float(speed_mps)))
 
     @torch.no_grad()
-    def risks(self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]) -> NDArray[np.float32]:
+    def risks(
+        self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Calibrated probabilities (k, p, 3) of RISKS at imagined moments (k, p, n, d) with kinematics (k, p, 16)."""
         k, p = imagined.shape[:2]
         now = torch.from_numpy(current).expand(k * p, -1, -1)
@@ -130,7 +137,9 @@ class WorldModel(nn.Module):
         return np.array([float(value) for value in values])
 
     @torch.no_grad()
-    def readout(self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32]) -> dict[str, float]:
+    def readout(
+        self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32]
+    ) -> dict[str, float]:
         """What probes read from the last two latents: a report's instrument, never a planner's input."""
         pair = torch.from_numpy(np.stack([previous, current]))[None]
         values = self.read(pair, torch.from_numpy(kinematics)[None])[0]
@@ -165,7 +174,9 @@ class WorldModel(nn.Module):
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
         if header.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a {FORMAT} checkpoint (format {header.get('format')!r}): train it again")
+            raise CheckpointError(
+                f"{path} is not a {FORMAT} checkpoint (format {header.get('format')!r}): train it again"
+            )
         if rig is not None and header["rig"] != rig.digest:
             raise CheckpointError(
                 f"{path} was trained for rig {header['rig']}, not for {rig.id} ({rig.digest}): use its rig or train for yours"
@@ -174,7 +185,9 @@ class WorldModel(nn.Module):
         state = {key: value.to(tensors[key].dtype) for key, value in model.state_dict().items() if key in tensors}
         missing = set(model.state_dict()) - set(state)
         if missing:
-            raise CheckpointError(f"{path} lacks {sorted(missing)[0]}: it was written by another version; train it again")
+            raise CheckpointError(
+                f"{path} lacks {sorted(missing)[0]}: it was written by another version; train it again"
+            )
         model.load_state_dict(tensors)
         return model.eval()
 

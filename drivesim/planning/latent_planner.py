@@ -29,7 +29,9 @@ class ImaginationModel(Protocol):
 
     def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: Array) -> tuple[Any, Any]: ...
 
-    def risks(self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def risks(
+        self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]
+    ) -> NDArray[np.float32]: ...
 
     def accelerations(
         self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32],
@@ -67,7 +69,9 @@ class LatentPlanner:
     needs_images = True
     privileged = False
 
-    def __init__(self, model: ImaginationModel, config: LatentPlannerConfig | None = None, name: str = "latent") -> None:
+    def __init__(
+        self, model: ImaginationModel, config: LatentPlannerConfig | None = None, name: str = "latent"
+    ) -> None:
         self.model, self.config, self.name = model, config or LatentPlannerConfig(), name
         self.rig: CameraRig | None = None
         self.history: deque[LatentState] = deque(maxlen=16)
@@ -129,7 +133,12 @@ class LatentPlanner:
         return np.concatenate(sets)
 
     def score(
-        self, futures: Futures, observation: Observation, context: NDArray[np.float32], motion: NDArray[np.float32], policy: Array
+        self,
+        futures: Futures,
+        observation: Observation,
+        context: NDArray[np.float32],
+        motion: NDArray[np.float32],
+        policy: Array,
     ) -> tuple[Array, dict[str, Array], Array]:
         """Costs (k,), their terms, and the mean disagreement (k,) of imagined futures."""
         c = self.config
@@ -147,7 +156,8 @@ class LatentPlanner:
             "red light": c.red_weight * risk[..., 2].sum(1),
             "progress": -c.progress_weight * futures.distances_m[:, -1] / c.progress_scale_m,
             "trust": c.trust_weight * np.where(gap > 0.0, 1.0, c.brake_trust) * gap**2,
-            "comfort": c.comfort_weight * (acceleration**2).sum(1) + c.change_weight * (np.diff(acceleration) ** 2).sum(1),
+            "comfort": c.comfort_weight * (acceleration**2).sum(1)
+            + c.change_weight * (np.diff(acceleration) ** 2).sum(1),
             "disagreement": c.disagreement_weight * doubt_mean,
         }
         return np.sum(list(terms.values()), axis=0), terms, doubt_mean

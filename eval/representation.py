@@ -1,0 +1,219 @@
+"""Study: what the shipped latent holds, between an untrained and a supervised encoder of the same shape.
+
+    python -m eval.representation runs/nano --out runs/representation
+
+Probes are fitted on the training cache and judged on a town that was never trained on, in seen and in
+unseen weather. The counterfactual test imagines braking and going on from the same state and compares
+the imagined lead gap with what the simulator's exact branches say.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drivesim.config import load_toml
+from drivesim.datatypes import default_rig
+from drivesim.models import WorldModel
+from drivesim.models.encoder import SlotEncoder
+from drivesim.models.predictor import LatentPredictor
+from drivesim.runs import write_json
+from eval.probes import REGRESSIONS, Probe, fit_probe, r_squared, retrieval, score_probe, target_table
+from training.cache import CacheConfig, build_cache
+from training.clips import Clips, episode_batches
+from training.dynamics import Latents, encode_clips
+from training.heads import with_past
+from training.objectives import effective_rank
+from training.pretrain import choose_views, cosine_schedule, read_batch
+from training.recording import RecordingConfig, ensure_logs
+from training.train import Recipe
+
+TEST_TOWNS = ("Town02", "Town10HD")
+MAX_ROWS = 6000
+
+
+def test_caches(folder: Path, drives: int, workers: int) -> dict[str, Clips]:
+    """Held-out towns, once in training weathers and once in weathers never trained on."""
+    recording = RecordingConfig(towns=TEST_TOWNS, drives=drives, workers=workers)
+    logs = ensure_logs(recording, folder / "logs", 1234, lambda share: None)
+    caches = {}
+    for name, unseen in (("seen_weather", False), ("unseen_weather", True)):
+        config = CacheConfig(branch_share=0.3 if not unseen else 0.0, workers=workers, seed=77, unseen_weather=unseen)
+        build_cache(logs, folder / name, default_rig(), config, lambda share: None)
+        caches[name] = Clips.load(folder / name)
+    return caches
+
+
+def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int) -> SlotEncoder:
+    """The ceiling: the same encoder taught the probes' own targets."""
+    torch.manual_seed(seed)
+    encoder = SlotEncoder(recipe.model.encoder)
+    size = encoder.config.slots * encoder.config.latent_dim
+    targets_all, weights_all = target_table(clips.table, np.arange(len(clips.episode)))
+    count = len(REGRESSIONS)
+    mean, scale = targets_all.mean(0), targets_all.std(0).clamp(min=1e-3)
+    head = nn.Sequential(nn.Linear(2 * size, 128), nn.GELU(), nn.Linear(128, targets_all.shape[1]))
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], 1e-3, weight_decay=0.02)
+    starts = clips.starts(3)
+    for step in range(steps):
+        rng = np.random.default_rng([seed, 5, step])
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * cosine_schedule(step, steps, 0.05)
+        rows, _ = next(episode_batches(starts, clips.episode, 12, 8, rng))
+        views, intrinsics, cameras, _ = read_batch(
+            clips, rows, choose_views(len(clips.intrinsics), recipe.pretrain, rng)
+        )
+        b = views.shape[1]
+        latents = encoder(views.flatten(0, 1), intrinsics[None], cameras.flatten(0, 1)).view(4, b, -1)
+        loss = torch.zeros(())
+        for first, second, offset in ((0, 1, 1), (2, 3, 2)):
+            out = head(torch.cat([latents[first], latents[second]], dim=1))
+            truth, weight = targets_all[rows + offset], weights_all[rows + offset]
+            error = (out[:, :count] - ((truth - mean) / scale)[:, :count]).square() * weight[:, :count]
+            loss = (
+                loss + error.mean() + nn.functional.binary_cross_entropy_with_logits(out[:, count:], truth[:, count:])
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return encoder.eval()
+
+
+def stack(latents: Latents, rows: np.ndarray[Any, Any], second: bool = False) -> Tensor:
+    """Last two latents of rows, in appearance A or B."""
+    source = latents.b if second else latents.a
+    index = torch.from_numpy(rows)
+    return torch.stack([source[index - 1], source[index]], dim=1)
+
+
+def judge(
+    encoder: SlotEncoder, train: Clips, tests: dict[str, Clips], seed: int
+) -> tuple[dict[str, Any], Probe, dict[str, Latents]]:
+    """Fit probes on the training cache, score them on every test cache."""
+    keep = np.sort(np.random.default_rng(seed).permutation(with_past(train))[:MAX_ROWS])
+    needed = np.unique(np.concatenate([keep - 1, keep]))
+    position = {int(row): k for k, row in enumerate(needed)}
+    part = replace(train, views_a=train.views_a[needed], views_b=train.views_b[needed], cameras_b=train.cameras_b[needed],
+                   branch_views=train.branch_views[:0])  # fmt: skip
+    own = encode_clips(part, encoder)
+    local = np.array([position[int(row)] for row in keep])
+    both = torch.cat([stack(own, local), stack(own, local, True)])
+    targets, weights = target_table(train.table, keep)
+    probe = fit_probe(both, targets.repeat(2, 1), weights.repeat(2, 1), seed)
+    result: dict[str, Any] = {"effective_rank": effective_rank(own.a.flatten(1)[:2000])}
+    encoded = {}
+    for name, test in tests.items():
+        raw = encode_clips(test, encoder)
+        a, b = ((x * raw.scale + raw.mean - own.mean) / own.scale for x in (raw.a, raw.b))
+        branch = (raw.branch * raw.scale + raw.mean - own.mean) / own.scale
+        latents = Latents(a, b, branch, own.mean, own.scale)
+        rows = with_past(test)
+        result[name] = score_probe(probe, stack(latents, rows), *target_table(test.table, rows))
+        result[name]["retrieval"] = retrieval(latents.a[:1500], latents.b[:1500])
+        encoded[name] = latents
+    return result, probe, encoded
+
+
+@torch.no_grad()
+def imagination(predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
+    """R2 of the lead gap read from predicted latents at 1, 2 and 3 s, beside persistence."""
+    starts = clips.starts(8)
+    rows = torch.from_numpy(starts) + 1
+    window = rows[:, None] + torch.arange(6)
+    actions, speed = torch.from_numpy(clips.table["action"])[window], torch.from_numpy(clips.table["speed"])[rows]
+    imagined, _ = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speed)
+    names = list(REGRESSIONS)
+    out = {}
+    now = probe(torch.stack([latents.a[rows - 1], latents.a[rows]], dim=1))
+    for h in (2, 4, 6):
+        read = probe(torch.stack([imagined[:, h - 2], imagined[:, h - 1]], dim=1))
+        later = starts + 1 + h
+        for name in ("lead_gap", "speed", "lateral"):
+            column = names.index(name)
+            truth = clips.table[name][later].astype(np.float64)
+            kept = clips.table["lead_present"][later] > 0.5 if name == "lead_gap" else np.ones(len(later), bool)
+            out[f"{name}_r2_{h / 2:g}s"] = r_squared(read[kept, column].double().numpy(), truth[kept])
+            out[f"{name}_persistence_r2_{h / 2:g}s"] = r_squared(now[kept, column].double().numpy(), truth[kept])
+    return out
+
+
+@torch.no_grad()
+def counterfactual(predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
+    """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?"""
+    gaps = clips.table_of_branches("lead_gap")
+    rows = torch.from_numpy(clips.branch_start)
+    column, out = list(REGRESSIONS).index("lead_gap"), {}
+    speeds = torch.from_numpy(clips.branch_speed[:, 0, 0])
+    reads = []
+    for side in range(2):
+        actions = torch.from_numpy(clips.branch_action[:, side])
+        imagined, _ = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)
+        full = torch.cat([latents.a[rows][:, None], imagined], dim=1)
+        reads.append([probe(full[:, h : h + 2])[:, column].double().numpy() for h in range(imagined.shape[1])])
+    for h in (1, 3):
+        true = gaps[:, 0, h] - gaps[:, 1, h]
+        read = reads[0][h] - reads[1][h]
+        kept = (gaps[:, 0, h] < 40.0) & (gaps[:, 1, h] < 40.0) & (np.abs(true) > 0.3)
+        if kept.sum() < 10:
+            continue
+        out |= {
+            f"sign_{(h + 1) / 2:g}s": float((np.sign(read[kept]) == np.sign(true[kept])).mean()),
+            f"slope_{(h + 1) / 2:g}s": float((read[kept] * true[kept]).sum() / np.square(true[kept]).sum()),
+            f"n_{(h + 1) / 2:g}s": int(kept.sum()),
+        }
+    return out
+
+
+def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int) -> dict[str, Any]:
+    """Run everything; writes representation.json."""
+    recipe = load_toml(Recipe, run / "config.toml")
+    model = WorldModel.load(run / "checkpoints" / "last")
+    train, tests = Clips.load(run / "cache"), test_caches(out, drives, workers)
+    result: dict[str, Any] = {
+        "checkpoint": model.digest,
+        "test_towns": list(TEST_TOWNS),
+        "ticks": len(tests["seen_weather"].episode),
+    }
+    own, probe, encoded = judge(model.encoder, train, tests, 0)
+    own["imagination"] = {name: imagination(model.predictor, probe, tests[name], encoded[name]) for name in tests}
+    own["counterfactual"] = counterfactual(model.predictor, probe, tests["seen_weather"], encoded["seen_weather"])
+    result["shipped"] = own
+    write_json(out / "representation.json", result)
+    torch.manual_seed(0)
+    fresh = SlotEncoder(recipe.model.encoder)
+    with torch.no_grad():  # batch statistics, so that the untrained encoder is at least scaled
+        fresh.train()
+        rng = np.random.default_rng(0)
+        for _ in range(10):
+            rows, _ = next(episode_batches(train.starts(3), train.episode, 12, 8, rng))
+            views, intrinsics, cameras, _ = read_batch(train, rows, np.arange(len(train.intrinsics)))
+            fresh(views[0], intrinsics, cameras[0])
+    result["untrained"] = judge(fresh.eval(), train, tests, 0)[0]
+    write_json(out / "representation.json", result)
+    if supervised_steps:
+        result["supervised"] = judge(supervised(train, recipe, supervised_steps, 0), train, tests, 0)[0]
+        result["supervised"]["steps"] = supervised_steps
+        write_json(out / "representation.json", result)
+    return result
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that `drivesim train` wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/representation"))
+    parser.add_argument("--drives", type=int, default=60)
+    parser.add_argument("--supervised-steps", type=int, default=400)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    study(options.run, options.out, options.drives, options.supervised_steps, options.workers)
+
+
+if __name__ == "__main__":
+    main()

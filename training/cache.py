@@ -1,0 +1,320 @@
+"""From drive logs to the training cache: render every state twice, branch some, and label all.
+
+The logs hold the embedded world's whole state, so pictures are rendered here, in any appearance, and a
+state can be left again under another action. Runs in several processes; each writes its own rows.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.control.tracker import TrajectoryTracker
+from drivesim.datatypes import Camera, CameraRig, EgoState, Frame, Plan, RouteAhead, Trajectory
+from drivesim.geometry import Pose, rotation_from_rpy
+from drivesim.geometry.bicycle import actions_from_motion
+from drivesim.logs import DriveLog
+from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
+from drivesim.planning.kinematics import kinematics
+from drivesim.planning.proposals import STEP_S, drive_route, two_phase
+from drivesim.town.render import Appearance, TownRenderer
+from drivesim.town.state import TownState
+from drivesim.town.town import Town
+from drivesim.town.weather import PRESETS, preset
+from drivesim.worlds.carla_frames import mirrored, pose_from_carla
+from drivesim.worlds.ego_motion import EgoMotion
+from drivesim.worlds.routes import lane_map
+from drivesim.worlds.town_world import actor_states, light_states, rig_views
+from training.labels import READOUT_COLUMNS, future_risks, readouts
+
+Array = NDArray[np.float64]
+DT_S = 0.05
+UNSEEN_WEATHERS = ("HardRainNoon", "HardRainSunset", "dense fog")
+# CARLA's parameters: cloudiness, precipitation, deposits, wind, sun azimuth, sun altitude, fog density, distance, falloff, ...
+DENSE_FOG = np.array([80.0, 0.0, 20.0, 10.0, 40.0, 35.0, 60.0, 5.0, 0.6, 30.0, 1.0, 0.03, 0.0331, 0.0])
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What is rendered and branched."""
+
+    branch_share: float = 0.15
+    branch_steps: int = 4
+    risk_steps: int = 6
+    jitter_deg: float = 1.0
+    jitter_m: float = 0.03
+    workers: int = 2
+    seed: int = 0
+    unseen_weather: bool = False
+
+
+@lru_cache(maxsize=2)
+def stage(town: str) -> tuple[Town, TownRenderer]:
+    """A town and its renderer, kept between logs of the same town."""
+    network = lane_map(town).network
+    return Town(network), TownRenderer(network)
+
+
+def picture(
+    renderer: TownRenderer, state: TownState, row: int, ego: EgoState, rig: CameraRig, look: Appearance, seed: int
+) -> NDArray[np.uint8]:
+    """The rig's pictures (cameras, h, w, 3) RGB of a state, the ego itself not drawn."""
+    drawn = renderer.render(state, rig_views(rig, ego.world_from_ego), look, frame_seed=seed, hide_row=row)
+    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
+
+
+def ego_of(town: Town, row: int, motion: EgoMotion, time_us: int) -> EgoState:
+    """The ego's state after a step of a branch."""
+    state = town.state
+    return motion.state(time_us, pose_from_carla(state.xyz[row], state.rotation[row]), velocity_of(town, row))
+
+
+def velocity_of(town: Town, row: int) -> tuple[float, float]:
+    """An actor's velocity in our frame."""
+    velocity = mirrored(town.state.velocity[row, :2])
+    return float(velocity[0]), float(velocity[1])
+
+
+def look_of(config: CacheConfig, rng: np.random.Generator) -> Appearance:
+    """A random appearance; of the weathers kept out of training where the config says so."""
+    if not config.unseen_weather:
+        look = Appearance.random(rng)  # hard rain and dense fog are kept for tests
+        return replace(look, rain=min(look.rain, 0.5), fog_per_m=min(look.fog_per_m, 0.01), dust=min(look.dust, 0.3))
+    name = UNSEEN_WEATHERS[int(rng.integers(len(UNSEEN_WEATHERS)))]
+    weather = preset(name) if name in PRESETS else DENSE_FOG
+    return Appearance.from_weather(weather, int(rng.integers(1 << 31)))
+
+
+def jittered(rig: CameraRig, config: CacheConfig, rng: np.random.Generator) -> CameraRig:
+    """The rig as a mechanic might have mounted it."""
+    cameras = []
+    for camera in rig.cameras:
+        angles = np.radians(rng.normal(0.0, config.jitter_deg, 3))
+        pose = camera.ego_from_camera
+        turned = rotation_from_rpy(*(float(a) for a in angles)) @ pose.rotation
+        moved = pose.translation_m + rng.normal(0.0, config.jitter_m, 3)
+        cameras.append(Camera(camera.name, camera.intrinsics, Pose(turned, moved), camera.width_px, camera.height_px))
+    return CameraRig(rig.id, tuple(cameras))
+
+
+def frame_columns(log: DriveLog, i: int, next_ego: EgoState | None) -> dict[str, Any]:
+    """Everything of tick i but pictures and risks."""
+    frame = log.frame(i)
+    ego, route = frame.ego, frame.route
+    out: dict[str, Any] = dict(readouts(frame))
+    out["speed"] = ego.speed_mps
+    out["curvature"] = out["curvature_ahead"]
+    out["kinematics"] = kinematics(ego, route)
+    out["expert"] = log.column("expert")[i]
+    out["mode"] = float(log.column("mode")[i])
+    out["ego"] = np.array([ego.x_m, ego.y_m, ego.yaw_rad])
+    action = np.zeros(2)
+    if next_ego is not None:
+        poses = np.array([[e.x_m, e.y_m, e.yaw_rad] for e in (ego, next_ego)])
+        action = actions_from_motion(poses, np.array([ego.speed_mps, next_ego.speed_mps]), STEP_S)[0]
+    out["action"] = np.clip(action, [-8.0, -0.3], [5.0, 0.3])
+    return out
+
+
+def risk_columns(frames: list[Frame], config: CacheConfig) -> dict[str, Any]:
+    """Hypothetical drives from frames[0] with what would have come of them."""
+    steps = config.risk_steps
+    profiles = two_phase(steps)
+    if len(frames) < steps + 1 or len(frames[0].route.points_m) < 3:
+        k = len(profiles)
+        empty = np.zeros((k, steps), np.float32)
+        return {
+            "risk_valid": 0.0, "risk": np.zeros((k, steps, 3), np.float32), "candidate_action": np.zeros((k, steps, 2)),
+            "candidate_speed": empty, "candidate_distance": empty,
+        }  # fmt: skip
+    futures = drive_route(frames[0].ego.speed_mps, frames[0].route, profiles)
+    return {
+        "risk_valid": 1.0, "risk": future_risks(frames, futures.poses, futures.speeds_mps),
+        "candidate_action": futures.actions, "candidate_speed": futures.speeds_mps,
+        "candidate_distance": futures.distances_m,
+    }  # fmt: skip
+
+
+def branch_profiles(steps: int, rng: np.random.Generator) -> Array:
+    """Two different things to do from one state: (2, steps) m/s2, one braking, one going on."""
+    brake = np.full(steps, rng.uniform(-6.0, -1.5))
+    go = np.full(steps, rng.uniform(-0.5, 2.5))
+    if rng.random() < 0.3:  # change of mind half way
+        brake[steps // 2 :], go[steps // 2 :] = rng.uniform(-1, 2), rng.uniform(-4, 0)
+    return np.stack([brake, go])
+
+
+def drive_branch(
+    town: Town, state: TownState, ego_row: int, ego: EgoState, route: RouteAhead, profile: Array
+) -> tuple[list[tuple[TownState, EgoState]], Array]:
+    """Leave a state under an acceleration profile: the states each half second after, and the actions (h, 2) realised."""
+    town.restore(state)
+    motion = EgoMotion()
+    motion.state(
+        ego.time_us, pose_from_carla(town.state.xyz[ego_row], town.state.rotation[ego_row]), velocity_of(town, ego_row)
+    )
+    future = drive_route(ego.speed_mps, route, profile[None], obey_caps=False)
+    times = (np.arange(len(profile)) + 1) * STEP_S
+    plan = Plan(Trajectory(times, future.poses[0], future.speeds_mps[0]), future.actions[0])
+    tracker, now, path = TrajectoryTracker(), ego, [ego]
+    ticks = round(STEP_S / DT_S)
+    after = []
+    for _ in range(len(profile)):
+        for _ in range(ticks):
+            control = tracker.control(plan, ego, now)
+            town.set_control(ego_row, control.throttle, -control.steer, control.brake)
+            town.step(DT_S)
+            now = ego_of(town, ego_row, motion, now.time_us + round(DT_S * 1e6))
+        after.append((town.copy_state(), now))
+        path.append(now)
+    poses = np.array([[e.x_m, e.y_m, e.yaw_rad] for e in path])
+    return after, np.clip(
+        actions_from_motion(poses, np.array([e.speed_mps for e in path]), STEP_S), [-8, -0.3], [5, 0.3]
+    )
+
+
+class Paths:
+    """Files of one cache under construction."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, name: str) -> NDArray[np.uint8]:
+        """A picture array for writing rows into."""
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r+")  # type: ignore[no-any-return]
+
+    def make(self, name: str, shape: tuple[int, ...]) -> None:
+        """Allocate a picture array."""
+        np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape).flush()
+
+
+def fill(
+    path: Path, folder: Path, row: int, branch_row: int, branches: int, rig: CameraRig, config: CacheConfig, number: int
+) -> int:
+    """Render and label one log into its rows of the cache; writes `columns-<number>.npz`."""
+    done = folder / f"columns-{number}.npz"
+    if done.exists():
+        return number
+    log = DriveLog(path)
+    town, renderer = stage(str(log.attrs["town"]))
+    rng = np.random.default_rng([config.seed, number])
+    files = Paths(folder)
+    a, b, pictures = files.open("views_a"), files.open("views_b"), files.open("branch_views")
+    layout = ViewLayout.of(rig)
+    frames = [log.frame(i) for i in range(len(log))]
+    ego_row = int(log.attrs["ego_row"])
+    own = look_of(config, np.random.default_rng([config.seed, 1, number]))
+    chosen = {int(i): k for k, i in enumerate(rng.choice(np.arange(1, len(log) - 1), size=branches, replace=False))}
+    table: list[dict[str, Any]] = []
+    cameras_b, branch = [], dict[int, dict[str, Any]]()
+    for i, frame in enumerate(frames):
+        state = log.state(i, TownState)
+        seed = int(rng.integers(1 << 31))
+        a[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego, rig, own, seed))
+        moved, fresh = jittered(rig, config, rng), look_of(config, rng)
+        b[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego, moved, fresh, seed + 1))
+        cameras_b.append(ViewLayout.of(moved).ego_from_camera)
+        after = frames[i + 1].ego if i + 1 < len(frames) else None
+        table.append(frame_columns(log, i, after) | risk_columns(frames[i : i + config.risk_steps + 1], config))
+        if i in chosen:
+            k = chosen[i]
+            actions, speeds, reads = [], [], []
+            for side, profile in enumerate(branch_profiles(config.branch_steps, rng)):
+                look = own if rng.random() < 0.5 else look_of(config, rng)
+                states, action = drive_branch(town, state, ego_row, frame.ego, frame.route, profile)
+                for h, (then, ego) in enumerate(states):
+                    image = picture(renderer, then, ego_row, ego, rig, look, seed + 2 + h)
+                    pictures[branch_row + k, side, h] = layout.extract(image)
+                reads.append([branch_readouts(town, then, ego_row, ego, frame) for then, ego in states])
+                actions.append(action)
+                speeds.append([frame.ego.speed_mps, *(ego.speed_mps for _, ego in states)])
+            branch[k] = {
+                "start": row + i,
+                "action": np.array(actions),
+                "speed": np.array(speeds),
+                "reads": np.array(reads),
+            }
+    write_columns(done, table, cameras_b, [branch[k] for k in range(len(chosen))], number)
+    return number
+
+
+def branch_readouts(town: Town, state: TownState, ego_row: int, ego: EgoState, start: Frame) -> list[float]:
+    """READOUT_COLUMNS after some steps of a branch."""
+    town.restore(state)
+    world = start.ego.world_from_ego.apply(np.pad(start.route.points_m, ((0, 0), (0, 1))))
+    points = ego.world_from_ego.inverse().apply(world)[:, :2]
+    route = RouteAhead(points, start.route.speed_limit_mps, start.route.remaining_m)
+    found = readouts(Frame(ego.time_us, None, ego, actor_states(town, ego_row), light_states(town), route))
+    return [found[name] for name in READOUT_COLUMNS]
+
+
+def write_columns(
+    done: Path, table: list[dict[str, Any]], cameras_b: list[Any], branch: list[dict[str, Any]], number: int
+) -> None:
+    """One log's columns, atomically."""
+    arrays: dict[str, Any] = {key: np.array([row[key] for row in table], np.float32) for key in table[0]}
+    arrays["cameras_b"] = np.array(cameras_b, np.float32)
+    arrays["episode"] = np.full(len(table), number, np.int32)
+    if branch:
+        arrays |= {f"branch_{key}": np.array([item[key] for item in branch]) for key in branch[0]}
+    partial = done.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)
+    partial.replace(done)
+
+
+def build_cache(
+    logs: list[Path], folder: Path, rig: CameraRig, config: CacheConfig, on_progress: Callable[[float], None]
+) -> None:
+    """Render and label all logs; goes on where a killed call was, does nothing where all is there.
+
+    Raises:
+        LogError: a log cannot be read.
+    """
+    if (folder / "complete").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lengths = [len(DriveLog(path)) for path in logs]
+    branches = [min(math.ceil(config.branch_share * n), max(0, n - 2)) if config.branch_share else 0 for n in lengths]
+    rows, branch_rows = np.cumsum([0, *lengths]), np.cumsum([0, *branches])
+    layout = ViewLayout.of(rig)
+    shape = (len(layout.views), VIEW_HEIGHT_PX, VIEW_WIDTH_PX, 3)
+    files = Paths(folder)
+    if not any(folder.glob("columns-*.npz")):
+        for name in ("views_a", "views_b"):
+            files.make(name, (int(rows[-1]), *shape))
+        files.make("branch_views", (int(branch_rows[-1]), 2, config.branch_steps, *shape))
+    jobs = [
+        (path, folder, int(rows[i]), int(branch_rows[i]), branches[i], rig, config, i) for i, path in enumerate(logs)
+    ]  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
+        # Logs of one town go to a worker one after the other: a town's renderer is big.
+        for finished, future in enumerate(as_completed([pool.submit(fill, *job) for job in jobs])):
+            future.result()
+            on_progress((finished + 1) / len(jobs))
+    parts = [dict(np.load(folder / f"columns-{i}.npz")) for i in range(len(logs))]
+    keys = [key for key in parts[0] if not key.startswith("branch_")]
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in keys}
+    steps = config.branch_steps
+    empty = {
+        "branch_start": np.zeros(0, np.int64), "branch_action": np.zeros((0, 2, steps, 2), np.float32),
+        "branch_speed": np.zeros((0, 2, steps + 1), np.float32),
+        "branch_reads": np.zeros((0, 2, steps, len(READOUT_COLUMNS)), np.float32),
+    }  # fmt: skip
+    for key, nothing in empty.items():
+        columns[key] = np.concatenate([nothing, *(part[key].astype(nothing.dtype) for part in parts if key in part)])
+    partial = folder / "columns.partial.npz"
+    np.savez(partial, intrinsics=layout.intrinsics, cameras_a=layout.ego_from_camera, **columns)
+    partial.replace(folder / "columns.npz")
+    for i in range(len(logs)):
+        (folder / f"columns-{i}.npz").unlink()
+    (folder / "complete").touch()

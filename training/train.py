@@ -1,0 +1,126 @@
+"""`drivesim train RECIPE`: logs to cache, cache to encoder, encoder to predictor, both to heads, one checkpoint.
+
+Every stage resumes: a killed run goes on where it was when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from drivesim.config import load_toml
+from drivesim.datatypes import CameraRig, default_rig
+from drivesim.logs import DriveLog
+from drivesim.models import WorldModel, WorldModelConfig
+from drivesim.runs import Run, code_version, write_json
+from training.cache import CacheConfig, build_cache
+from training.calibrate import calibrate
+from training.clips import Clips
+from training.dynamics import DynamicsConfig, encode_clips, load_latents, save_latents, train_dynamics
+from training.heads import HeadsConfig, HeadTrainer, train_heads
+from training.pretrain import PretrainConfig, pretrain
+from training.recording import RecordingConfig, ensure_logs
+
+Progress = Callable[[str, float, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training: data, sizes, three stages."""
+
+    name: str
+    seed: int = 0
+    threads: int = 2
+    recording: RecordingConfig = RecordingConfig()
+    cache: CacheConfig = CacheConfig()
+    model: WorldModelConfig = WorldModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
+    heads: HeadsConfig = HeadsConfig()
+
+
+def quiet(stage: str, share: float, metrics: dict[str, float]) -> None:
+    """Show nothing."""
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        ConfigError: the file is missing or does not fit.
+    """
+    return load_toml(Recipe, path)
+
+
+def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraRig | None = None) -> Path:
+    """Run all stages that are not done yet; returns the checkpoint's path.
+
+    Raises:
+        CollapseError: stage one went wrong; the message says what to change.
+    """
+    rig = rig or default_rig()
+    torch.set_num_threads(recipe.threads)
+    run = Run.create(out, recipe, rig=rig.digest)
+    began = time.monotonic()
+    logs = ensure_logs(recipe.recording, out / "logs", recipe.seed, lambda share: on_progress("record", share, {}))
+    build_cache(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("render", share, {}))
+    clips = Clips.load(out / "cache")
+    steps = recipe.pretrain.steps
+    encoder = pretrain(
+        clips, recipe.model.encoder, recipe.pretrain, run, recipe.seed,
+        lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics),
+    )  # fmt: skip
+    encoded = run.checkpoints / "latents.pt"
+    if not encoded.exists():
+        save_latents(encoded, encode_clips(clips, encoder, on_progress=lambda share: on_progress("encode", share, {})))
+    latents = load_latents(encoded)
+    predictor = train_dynamics(
+        clips, latents, recipe.model.predictor, recipe.dynamics, run, recipe.seed,
+        lambda step, metrics: on_progress("predictor", (step + 1) / recipe.dynamics.steps, metrics),
+    )  # fmt: skip
+    trainer = HeadTrainer(clips, latents, predictor, recipe.model.heads, recipe.heads)
+    heads = train_heads(
+        trainer, run, recipe.seed, lambda step, metrics: on_progress("heads", (step + 1) / recipe.heads.steps, metrics)
+    )
+    model = WorldModel(recipe.model, rig.digest)
+    model.encoder.load_state_dict(encoder.state_dict())
+    model.predictor.load_state_dict(predictor.state_dict())
+    for name, head in heads.items():
+        getattr(model, name).load_state_dict(head.state_dict())
+    model.mean.copy_(latents.mean)
+    model.scale.copy_(latents.scale)
+    calibration = calibrate(model, trainer, np.random.default_rng([recipe.seed, 13]))
+    path = run.checkpoints / f"{recipe.name}.safetensors"
+    model.eval().save(path, card(recipe, clips, logs, calibration, time.monotonic() - began))
+    link = run.checkpoints / "last"
+    link.unlink(missing_ok=True)
+    link.symlink_to(path.name)
+    write_json(out / "card.json", card(recipe, clips, logs, calibration, time.monotonic() - began))
+    return path
+
+
+def card(
+    recipe: Recipe, clips: Clips, logs: list[Path], calibration: dict[str, float], seconds: float
+) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    towns = sorted({str(DriveLog(path).attrs["town"]) for path in logs})
+    return {
+        "name": recipe.name, "seed": recipe.seed, "commit": code_version(), "trained_s_this_call": round(seconds),
+        "data": {
+            "towns": towns, "drives": len(logs), "ticks": len(clips.episode), "tick_s": 0.5,
+            "branched_states": len(clips.branch_start),
+        },
+        "objective": "contrastive prediction across two renderings, inverse dynamics, behaviour, episode-centred SIGReg; "
+                     "no pixels, depth, maps or boxes as targets",
+        "stages": {
+            "pretrain": asdict(recipe.pretrain), "dynamics": asdict(recipe.dynamics), "heads": asdict(recipe.heads),
+        },
+        "calibration": calibration,
+        "command": f"drivesim train {recipe.name}",
+    }  # fmt: skip
