@@ -42,9 +42,9 @@ class RecordConfig:
     vehicles: int = 25
     walkers: int = 12
     weathers: tuple[str, ...] = TRAINING_WEATHERS
-    walker_event_fraction: float = 0.3
-    brake_event_fraction: float = 0.3
-    red_light_fraction: float = 0.3
+    walker_event_fraction: float = 0.45
+    brake_event_fraction: float = 0.35
+    red_light_fraction: float = 0.25
     route_m: float = 450.0
     dt_s: float = 0.05
 

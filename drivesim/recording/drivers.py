@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class DriverStyle:
         brake_rate_1ps: sudden brakes for no reason.
     """
 
-    expert: ExpertConfig = ExpertConfig()
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
     acceleration_noise_mps2: float = 0.0
     lateral_noise_mps2: float = 0.0
     weave_m: float = 0.0
@@ -53,8 +53,8 @@ def draw_style(mode: int, rng: np.random.Generator) -> DriverStyle:
         lateral_acceleration_mps2=float(rng.uniform(2.0, 3.5)),
         speed_factor=float(rng.uniform(0.85, 1.4)),
         ignore_red=bool(rng.random() < 0.35),
-        ignore_walkers=bool(rng.random() < 0.4),
-        ignore_vehicles=bool(rng.random() < 0.08),
+        ignore_walkers=bool(rng.random() < 0.35),
+        ignore_vehicles=bool(rng.random() < 0.05),
         overtakes=bool(rng.random() < 0.5),
         careful=bool(rng.random() < 0.3),
     )

@@ -89,7 +89,7 @@ def realised_action(frame: Frame, following: Frame) -> NDArray[np.float64]:
     egos = (frame.ego, following.ego)
     poses = np.array([[ego.x_m, ego.y_m, ego.yaw_rad] for ego in egos])
     speeds = np.array([ego.speed_mps for ego in egos])
-    return actions_from_motion(poses, speeds, (following.time_us - frame.time_us) * 1e-6)[0]
+    return np.asarray(actions_from_motion(poses, speeds, (following.time_us - frame.time_us) * 1e-6)[0])
 
 
 def record_drive(
@@ -99,7 +99,7 @@ def record_drive(
     began = time.perf_counter()
     rng = np.random.default_rng([plan.seed, 21])
     frame = world.reset(plan.scenario, plan.seed)
-    events = Events(plan, world.route, world.town, rng)
+    events = Events(plan, world.route, world.town, world.ego_row, rng)
     events.start(frame)
     driver = LogDriver(draw_style(plan.mode, rng), rng)
     frame = world.step(driver.control(frame, config.dt_s))  # the first frame that has the events' actors

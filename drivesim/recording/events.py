@@ -12,8 +12,8 @@ import numpy as np
 
 from drivesim.datatypes import Frame
 from drivesim.recording.plans import DrivePlan
-from drivesim.town.signals import GREEN_S, YELLOW_S, phase_counts
-from drivesim.town.state import KIND_VEHICLE, LIGHT_GREEN, LIGHT_RED, POLICY_TRAFFIC, POLICY_WALKER
+from drivesim.town.signals import ALL_RED_S, GREEN_S, YELLOW_S, phase_counts
+from drivesim.town.state import KIND_VEHICLE, LIGHT_GREEN, LIGHT_RED, LIGHT_YELLOW, POLICY_TRAFFIC, POLICY_WALKER
 from drivesim.town.town import TRAFFIC_MODELS, WALKER_MODELS, Town
 from drivesim.worlds.routes import RoutePlan
 
@@ -26,7 +26,8 @@ WALK_REACH_M = 9.0  # from the middle of the ego's lane to where somebody can st
 class Events:
     """The events of one drive; `start` once, `step` four times a second."""
 
-    def __init__(self, plan: DrivePlan, route: RoutePlan, town: Town, rng: np.random.Generator) -> None:
+    def __init__(self, plan: DrivePlan, route: RoutePlan, town: Town, ego_row: int, rng: np.random.Generator) -> None:
+        self._ego_row, self._patience_until_s = ego_row, 0.0
         self._plan, self._route, self._town, self._rng = plan, route, town, rng
         self._brakes_left = 0 if plan.brake_at_s < 0.0 else int(rng.integers(1, 4))
         self._next_brake_s = plan.brake_at_s
@@ -44,7 +45,8 @@ class Events:
         """Put traffic around the ego and the lead on the road, and turn the light red."""
         self._ego_s_m = self._route.project(frame.ego.x_m, frame.ego.y_m, self._ego_s_m)[0]
         if self._plan.red_light >= 0:
-            self._turn_red(self._plan.red_light)
+            self._next_green(self._plan.red_light, float(self._rng.uniform(3.0, 12.0)))
+            self.happened.append("red_light")
         if self._plan.lead:
             self._place_lead(frame)
         self._populate()
@@ -52,6 +54,7 @@ class Events:
     def step(self, frame: Frame, time_s: float) -> None:
         """Set off what is due."""
         self._ego_s_m = self._route.project(frame.ego.x_m, frame.ego.y_m, self._ego_s_m)[0]
+        self._relieve(frame, time_s)
         if self._brakes_left > 0 and time_s >= self._next_brake_s:
             self._brake_lead(frame, time_s)
         if self._walker_row != NEVER:
@@ -59,19 +62,28 @@ class Events:
         elif self._walkers_left > 0 and time_s >= self._next_walker_s:
             self._place_walker(frame)
 
-    def _turn_red(self, light: int) -> None:
+    def _next_green(self, light: int, after_s: float) -> None:
+        """All lights of a junction turn red but the one before ours, and ours turns green after about `after_s`."""
         network, state = self._town.network, self._town.state
-        group, phases = int(network.light_group[light]), phase_counts(network)
-        alone = phases[group] < 2
-        state.group_phase[group] = (
-            network.light_phase[light] if alone else (network.light_phase[light] + 1) % phases[group]
-        )
-        state.group_elapsed_s[group] = GREEN_S + YELLOW_S if alone else self._rng.uniform(0.0, 8.0)
+        group = int(network.light_group[light])
+        phases = max(int(phase_counts(network)[group]), 1)
+        elapsed_s = max(GREEN_S + YELLOW_S + ALL_RED_S - after_s, GREEN_S + YELLOW_S if phases == 1 else 0.0)
+        state.group_phase[group] = (network.light_phase[light] - 1) % phases
+        state.group_elapsed_s[group] = elapsed_s
         mates = np.flatnonzero(network.light_group == group)
-        green = (network.light_phase[mates] == state.group_phase[group]) & (not alone)
-        state.light_state[mates] = np.where(green, LIGHT_GREEN, LIGHT_RED)
-        state.light_elapsed_s[mates] = state.group_elapsed_s[group]
-        self.happened.append("red_light")
+        turn = network.light_phase[mates] == state.group_phase[group]
+        shown = LIGHT_GREEN if elapsed_s < GREEN_S else LIGHT_YELLOW if elapsed_s < GREEN_S + YELLOW_S else LIGHT_RED
+        state.light_state[mates] = np.where(turn, shown, LIGHT_RED)
+        state.light_elapsed_s[mates] = elapsed_s
+
+    def _relieve(self, frame: Frame, time_s: float) -> None:
+        """Nobody learns from a minute before a red light: after some seconds it is our turn."""
+        light = self._town.vehicle_light_affecting(self._ego_row)[0]
+        if frame.ego.speed_mps > 0.3 or light < 0 or self._town.state.light_state[light] != LIGHT_RED:
+            self._patience_until_s = time_s + float(self._rng.uniform(2.0, 7.0))
+        elif time_s >= self._patience_until_s:
+            self._next_green(light, ALL_RED_S)
+            self._patience_until_s = time_s + 20.0
 
     def _populate(self) -> None:
         """The town's own traffic, most of it where the ego will come by."""

@@ -86,8 +86,8 @@ def plan_drive(config: RecordConfig, index: int, lanes: LaneMap) -> DrivePlan:
         walker_at_s=float(rng.uniform(1.0, 0.5 * config.seconds)) if walks else -1.0,
         brake_at_s=float(rng.uniform(3.0, 0.6 * config.seconds)) if brakes else -1.0,
         lead=bool(brakes or rng.random() < 0.4),
-        vehicles=int(round(config.vehicles * rng.uniform(0.5, 1.4))),
-        walkers=int(round(config.walkers * rng.uniform(0.3, 1.7))),
+        vehicles=round(config.vehicles * rng.uniform(0.5, 1.4)),
+        walkers=round(config.walkers * rng.uniform(0.3, 1.7)),
     )
 
 

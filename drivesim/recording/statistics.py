@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from drivesim.datatypes import ACTOR_VEHICLE, ACTOR_WALKER, LIGHT_RED
 from drivesim.logs import MODE_RISKY, DriveLog
 from drivesim.logs.schema import COUNT_ACTORS, COUNT_CONTACTS, COUNT_LIGHTS, COUNT_ROUTE
 
+_AHEAD_COLUMNS = ("ego", "counts", "route", "actor_kind", "actor_pose", "light_state", "light_stop")
 LEAD_M, RED_M, WALKER_M = 40.0, 40.0, 25.0
 
 
@@ -77,7 +79,8 @@ def log_statistics(logs: Iterable[DriveLog]) -> LogStatistics:
 
 def _of_log(log: DriveLog) -> dict[str, float]:
     ego, action, expert = log.column("ego"), log.column("action"), log.column("expert")
-    ahead = np.array([_ahead(log, i) for i in range(len(log))])
+    columns = {name: log.column(name) for name in _AHEAD_COLUMNS}
+    ahead = np.array([_ahead({name: values[i] for name, values in columns.items()}) for i in range(len(log))])
     speed = ego[:, 6]
     return {
         "risky": float(np.any(log.column("mode") == MODE_RISKY)),
@@ -96,10 +99,8 @@ def _of_log(log: DriveLog) -> dict[str, float]:
     }
 
 
-def _ahead(log: DriveLog, i: int) -> tuple[float, float, float, float]:
-    """Distance along the route to the lead, the next red light, the nearest walker ahead, and one on the route; inf: none."""
-    names = ("ego", "counts", "route", "actor_kind", "actor_pose", "light_state", "light_stop")
-    tick = {name: log.clip(i, 1, (name,))[name][0] for name in names}
+def _ahead(tick: dict[str, NDArray[Any]]) -> tuple[float, float, float, float]:
+    """Distance (inf: none) to the lead, the next red light, the nearest walker ahead, and the nearest on the route."""
     ego, counts = tick["ego"], tick["counts"]
     route = tick["route"][: counts[COUNT_ROUTE], :2]
     poses = tick["actor_pose"][: counts[COUNT_ACTORS]]
@@ -127,7 +128,7 @@ def _nearest(at: NDArray[np.float64], who: NDArray[np.bool_]) -> float:
 def _beside(
     route: NDArray[np.float64], ego: NDArray[np.float64], poses: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Arc length from the ego, left offset and turn against the route (ego frame, every metre) of world poses (n, 3)."""
+    """Arc length from the ego, left offset and turn against the route (ego frame) of world poses (n, 3)."""
     if len(poses) == 0 or len(route) < 2:
         return np.full(len(poses), np.inf), np.full(len(poses), np.inf), np.zeros(len(poses))
     c, s = np.cos(ego[5]), np.sin(ego[5])
