@@ -187,14 +187,16 @@ class LaneMap:
         max_distance_m: float = 20.0,
     ) -> LanePlace:  # fmt: skip
         """The driving lane that fits a place (and heading) best; lane -1 when none is near."""
-        z = math.nan if z_m is None else z_m
-        yaw = math.nan if yaw_rad is None else yaw_rad
-        lane, s, offset = nearest_lane(*self.kernel_arrays, x_m, y_m, z, yaw, max_distance_m)
+        z = math.nan if z_m is None else float(z_m)  # always floats: an int would compile the kernel anew
+        yaw = math.nan if yaw_rad is None else float(yaw_rad)
+        arrays = self.kernel_arrays
+        lane, s, offset = nearest_lane(*arrays, float(x_m), float(y_m), z, yaw, float(max_distance_m))
         return LanePlace(int(lane), float(s), float(offset))
 
     def at(self, lane: int, s_m: float) -> LanePoint:
         """The centre line of a lane at s (clamped to the lane)."""
-        n = self.network
+        n, s_m = self.network, float(s_m)
+        lane = int(lane)
         first, count = int(n.lane_start[lane]), int(n.lane_count[lane])
         x, y, z, yaw = point_on_lane(n.point_xyz_m, n.point_yaw_rad, n.point_s_m, n.lane_start, n.lane_count, lane, s_m)
         a, u = segment_on_lane(n.point_s_m, first, count, s_m)
@@ -204,7 +206,8 @@ class LaneMap:
 
     def ground_height(self, x_m: float, y_m: float, z_m: float | None = None) -> float:
         """Height of the road surface under (x, y); z_m picks the deck."""
-        return float(ground_height(*self.kernel_arrays, x_m, y_m, math.nan if z_m is None else z_m))
+        z = math.nan if z_m is None else float(z_m)
+        return float(ground_height(*self.kernel_arrays, float(x_m), float(y_m), z))
 
     def lane_points(self, lane: int) -> slice:
         """Rows of the lane's points in the `point_*` arrays."""
