@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from drivesim.datatypes import Episode, Outcome, Plan, Snapshot
 from drivesim.reports.packing import deltas, fit_jpegs, path_deltas, rounded, thin
+from drivesim.scoring.outcome import verdict_of
 
 EGO_PERIOD_S = 0.1
 ACTOR_PERIOD_S = 0.2
@@ -181,7 +182,7 @@ def episode_data(episode: Episode, outcome: Outcome | None, picture_budget_bytes
         "events": [
             {"kind": e.kind, "t": seconds(episode, e.time_us), "x": round(e.x_m, 2), "y": round(e.y_m, 2),
              "value": round(float(e.value), 3), "text": e.text}
-            for e in sorted(episode.events, key=lambda e: e.time_us)
+            for e in sorted(verdict_of(episode).events, key=lambda e: e.time_us)
         ],
         "latency": _latencies(episode), "error": episode.error,
     }  # fmt: skip

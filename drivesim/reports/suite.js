@@ -1,7 +1,7 @@
 // The first page: planners side by side.
 const PERCENT = new Set(['success_rate', 'success']);
 const NAMES = {
-  driving_score: 'driving score', driving_score_20: 'driving score (2.0)', route_completion: 'route completion', success_rate: 'success rate',
+  driving_score: 'driving score', driving_score_2_0: 'driving score (2.0)', driving_score_1_0: 'driving score (1.0)', route_completion: 'route completion', success_rate: 'success rate',
   success: 'success', penalty: 'infraction penalty',
 };
 const title = (name) => NAMES[name] || words(name);
@@ -26,7 +26,7 @@ const header = (summary) => {
 const tiles = (summary) => el('div', { class: 'tiles' }, summary.planners.map((planner) => {
   const measures = summary.estimates[planner];
   const score = measures.driving_score;
-  const latency = (summary.latency[planner] || {}).total || (summary.latency[planner] || {}).plan;
+  const latency = (summary.latency[planner] || {}).plan_ms || (summary.latency[planner] || {}).total;
   const line = (label, value) => value !== undefined && [el('dt', {}, label), el('dd', {}, value)];
   return el('section', { class: 'tile', style: { '--hue': hue(planner, summary.planners) } },
     el('div', { class: 'name' }, el('i', { class: 'dot' }), planner),
@@ -77,12 +77,12 @@ const measureTable = (summary, heading, note, wanted) => {
 const infractionTable = (summary) => {
   const rows = new Map();
   for (const outcome of summary.outcomes) for (const [kind, count] of Object.entries(outcome.infractions)) {
+    if (kind.endsWith('_percent')) continue;
     if (!rows.has(kind)) rows.set(kind, {});
     rows.get(kind)[outcome.planner] = (rows.get(kind)[outcome.planner] || 0) + count;
   }
   if (!rows.size) return el('section', { class: 'card' }, el('h2', {}, 'Infractions'), el('p', { class: 'soft' }, 'None.'));
-  const kilometres = (planner) => summary.outcomes.filter((o) => o.planner === planner).reduce((total, o) => total + (o.measures.driven_km || (o.measures.distance_m || 0) / 1000), 0);
-  const km = Object.fromEntries(summary.planners.map((planner) => [planner, kilometres(planner)]));
+  const km = summary.km;
   const cell = (value, planner) => (value ? [km[planner] > 0 ? `${number(value / km[planner], 2)} /km` : number(value, 1), el('span', { class: 'range' }, `${number(value, Number.isInteger(value) ? 0 : 1)}×`)] : el('span', { class: 'faint' }, '0'));
   return el('section', { class: 'card scroll' }, el('h2', {}, 'Infractions', el('small', {}, 'per driven kilometre, and how many')),
     el('table', {},
@@ -96,17 +96,17 @@ const latencyTable = (summary) => {
   return el('section', { class: 'card scroll' }, el('h2', {}, 'Latency per plan', el('small', {}, 'milliseconds: median / 95th percentile / worst')),
     el('table', {},
       el('thead', {}, el('tr', {}, el('th', {}, ''), summary.planners.map((planner) => el('th', {}, planner)))),
-      el('tbody', {}, names.map((name) => el('tr', {}, el('td', {}, words(name)), summary.planners.map((planner) => {
+      el('tbody', {}, names.map((name) => el('tr', {}, el('td', {}, words(name.replace(/_ms$/, ''))), summary.planners.map((planner) => {
         const row = (summary.latency[planner] || {})[name];
         return el('td', {}, row ? `${number(row[0], 1)} / ${number(row[1], 1)} / ${number(row[2], 1)}` : '–');
       }))))));
 };
 
-const SHORT = { collision_vehicle: 'vehicle hit', collision_walker: 'person hit', collision_static: 'scenery hit', red_light: 'red light', stop_sign: 'stop sign', outside_lanes: 'off lane' };
+const SHORT = { collision_vehicle: 'vehicle hit', collision_walker: 'person hit', collision_static: 'scenery hit', red_light: 'red light', stop_sign: 'stop sign', outside_lanes: 'off lane', outside_lanes_percent: 'off lane' };
 const blame = (outcomes) => {
   const counts = {};
   for (const outcome of outcomes) for (const [kind, value] of Object.entries(outcome.infractions)) counts[kind] = (counts[kind] || 0) + value;
-  const texts = Object.entries(counts).filter(([kind]) => SHORT[kind]).map(([kind, value]) => (Number.isInteger(value) && value > 1 ? `${value}× ` : '') + SHORT[kind]);
+  const texts = Object.entries(counts).filter(([kind]) => SHORT[kind]).map(([kind, value]) => (Number.isInteger(value) && value > 1 && !kind.endsWith('_percent') ? `${value}× ` : '') + SHORT[kind]);
   const ends = [...new Set(outcomes.map((o) => o.end))].filter((end) => end !== 'completed' && end !== 'collision');
   return [...texts, ...ends].slice(0, 2).join(', ') || 'clean';
 };

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from drivesim.datatypes import Episode, Outcome, Scenario, Scorecard
 from drivesim.reports.episode_page import episode_data, path_data, pictured
 from drivesim.reports.maps import around, map_data
 from drivesim.reports.page import page
-from drivesim.reports.paired import all_pairs
+from drivesim.scoring.outcome import verdict_of
+from drivesim.scoring.statistics import paired_difference
 from drivesim.town.roads import RoadNetwork
 
-SCRIPTS = ("base.js", "charts.js", "map.js", "suite.js", "episode.js", "start_suite.js")
+SCRIPTS = ("base.js", "charts.js", "map.js", "cards.js", "suite.js", "episode.js", "start_suite.js")
 PICTURES_BYTES = 15_000_000
 MAP_MARGIN_M = 60.0
 Roads = Callable[[str], "RoadNetwork | None"]
@@ -63,6 +65,40 @@ def _latencies(episodes: Iterable[Episode]) -> dict[str, dict[str, list[float]]]
         }
         for planner, names in samples.items()
     }
+
+
+def _pairs(card: Scorecard, measure: str = "driving_score") -> list[dict[str, Any]]:
+    """Every two planners on what both drove: the difference is far less noisy than the two scores."""
+    pairs = []
+    for first, second in combinations(card.planners, 2):
+        gap = paired_difference(card.outcomes, first, second, measure, np.random.default_rng(0))
+        if gap is None:
+            continue
+        means = [_means(card.outcomes, planner, measure) for planner in (first, second)]
+        shared = set(means[0]) & set(means[1])
+        pairs.append({
+            "first": first, "second": second, "mean": gap.mean, "ci95": list(gap.ci95), "scenarios": len(shared),
+            "wins": sum(means[0][scenario] > means[1][scenario] + 1e-9 for scenario in shared),
+        })  # fmt: skip
+    return pairs
+
+
+def _means(outcomes: Sequence[Outcome], planner: str, measure: str) -> dict[str, float]:
+    """Scenario id -> mean over the seeds."""
+    values: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        value = outcome.value(measure)
+        if outcome.planner == planner and value is not None:
+            values.setdefault(outcome.scenario_id, []).append(value)
+    return {scenario: float(np.mean(samples)) for scenario, samples in values.items()}
+
+
+def _driven_km(episodes: Iterable[Episode]) -> dict[str, float]:
+    """planner -> kilometres over all its episodes."""
+    total: dict[str, float] = {}
+    for episode in episodes:
+        total[episode.planner] = total.get(episode.planner, 0.0) + verdict_of(episode).driven_m / 1000.0
+    return {planner: round(km, 4) for planner, km in total.items()}
 
 
 def _scenario(scenario: Scenario) -> dict[str, Any]:
@@ -113,7 +149,7 @@ def suite_report(card: Scorecard, episodes: Iterable[Episode], about: About, roa
         "summary": {
             "about": asdict(about), "planners": planners, "estimates": _estimates(card),
             "outcomes": [_outcome(o) for o in card.outcomes], "missing": [list(key) for key in card.missing],
-            "pairs": [asdict(pair) for pair in all_pairs(card.outcomes, planners, "driving_score")],
+            "pairs": _pairs(card), "km": _driven_km(driven),
             "latency": _latencies(driven),
             "scenarios": [
                 {**_scenario(group[0].scenario), "planners": [e.planner for e in group]} for group in shown.values()

