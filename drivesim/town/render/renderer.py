@@ -1,0 +1,217 @@
+"""TownRenderer: pictures, depth, classes and ids of a town's state for any number of cameras, in one pass."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.town.render import lighting, shading, staging
+from drivesim.town.render import visibility as vis
+from drivesim.town.render.appearance import Appearance, look_row, palette_of
+from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
+from drivesim.town.render.rain import draw_rain
+from drivesim.town.render.scene import Scene, load_scene
+from drivesim.town.render.sky import detail_image, facade_atlas, sky_image
+from drivesim.town.render.visibility import Instances, Scratch, Slots
+from drivesim.town.roads import RoadNetwork
+from drivesim.town.state import TownState
+
+Floats = NDArray[np.float64]
+OUTPUTS = ("rgb", "depth", "semantic", "instance")
+VIEW_M = 400.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Cameras, v of them, all of one size. CARLA's frame and rotation convention, radians."""
+
+    position_m: Floats  # (v, 3)
+    rotation_rad: Floats  # (v, 3) roll, pitch (up), yaw (right)
+    fov_rad: Floats  # (v,) horizontal
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One picture set per view. Depth is along the optical axis; 1000 m where there is nothing."""
+
+    bgra: NDArray[np.uint8]  # (v, h, w, 4)
+    depth_m: NDArray[np.float32]  # (v, h, w)
+    semantic: NDArray[np.uint8]  # (v, h, w) CARLA's CityObjectLabel
+    instance: NDArray[np.uint16]  # (v, h, w) actor row + 1, or 0
+
+    @staticmethod
+    def empty(views: int, height: int, width: int) -> Rendered:
+        """Buffers to render into."""
+        shape = (views, height, width)
+        return Rendered(np.zeros((*shape, 4), np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint16))
+
+
+class _Dressed:
+    """What an appearance turns into: a look row, textures, tints of the standing things."""
+
+    def __init__(self, appearance: Appearance, scene: Scene) -> None:
+        self.look = look_row(appearance)
+        self.palette = palette_of(appearance)
+        self.sky = sky_image(appearance)
+        self.tint = staging.static_tints(scene, appearance)
+
+
+class TownRenderer:
+    """Renders one town; keeps its baked scene in the cache folder. Safe to use from several threads."""
+
+    def __init__(self, network: RoadNetwork, *, seed: int = 0) -> None:
+        self.network = network
+        self.scene = load_scene(network, seed)
+        self._static = staging.static_instances(self.scene)
+        self._facade = facade_atlas()
+        self._detail = detail_image(seed)
+        self._rough = np.zeros(MATERIALS, np.uint8)
+        self._rough[[GRASS, DRY_GRASS, DIRT, MEDIAN]] = 1
+        self._dressed: OrderedDict[Appearance, _Dressed] = OrderedDict()
+        self._local = threading.local()
+        self._lock = threading.Lock()
+
+    @property
+    def static_boxes(self) -> Floats:
+        """Solid scenery, (n, 7): x, y, z, yaw, half length, half width, height."""
+        return self.scene.boxes
+
+    def render(self, state: TownState, views: Views, appearance: Appearance, *, frame_seed: int = 0, hide_row: int = -1,
+               outputs: tuple[str, ...] = OUTPUTS, out: Rendered | None = None) -> Rendered:  # fmt: skip
+        """Render every view of a state.
+
+        Args:
+            state: read only.
+            frame_seed: of the camera noise and the rain.
+            hide_row: an actor that is not drawn (the one that carries the cameras); its lamps still shine.
+            outputs: which of OUTPUTS are wanted; the others' buffers hold anything.
+            out: buffers to reuse, from an earlier call with the same sizes.
+        """
+        unknown = set(outputs) - set(OUTPUTS)
+        if unknown:
+            raise ValueError(f"unknown output {sorted(unknown)[0]!r}; there are {', '.join(OUTPUTS)}")
+        count, height, width = len(views.fov_rad), views.height, views.width
+        result = Rendered.empty(count, height, width) if out is None else out
+        if result.bgra.shape != (count, height, width, 4):
+            raise ValueError(f"out has shape {result.bgra.shape}, the views need {(count, height, width, 4)}")
+        worker = self._worker(width, height, len(state.kind))
+        dressed = self._dress(appearance)
+        anchor: Floats | None = None
+        for v in range(count):
+            position = np.ascontiguousarray(views.position_m[v], np.float64)
+            if anchor is None or np.hypot(*(position[:2] - anchor[:2])) > 24.0:
+                anchor = position if anchor is not None else np.median(views.position_m, axis=0)
+                if np.hypot(*(position[:2] - anchor[:2])) > 24.0:
+                    anchor = position
+                worker.light_up(self, state, dressed, anchor, appearance)
+            worker.draw(self, state, dressed, views, v, frame_seed, hide_row, result, "rgb" in outputs)
+        return result
+
+    def _worker(self, width: int, height: int, actors: int) -> _Worker:
+        workers: dict[tuple[int, int, int], _Worker] = self._local.__dict__.setdefault("workers", {})
+        key = (width, height, actors)
+        if key not in workers:
+            workers[key] = _Worker(width, height, actors, self)
+        return workers[key]
+
+    def _dress(self, appearance: Appearance) -> _Dressed:
+        with self._lock:
+            if appearance not in self._dressed:
+                self._dressed[appearance] = _Dressed(appearance, self.scene)
+                if len(self._dressed) > 12:
+                    self._dressed.popitem(last=False)
+            self._dressed.move_to_end(appearance)
+            return self._dressed[appearance]
+
+
+class _Worker:
+    """Buffers of one thread for one picture size."""
+
+    def __init__(self, width: int, height: int, actors: int, owner: TownRenderer) -> None:
+        f = np.float32
+        pixels = width * height
+        self.scratch = Scratch(np.zeros(pixels, f), np.zeros(pixels, np.int32), np.zeros(height, f), np.zeros(height, f),
+                               np.arange(width, dtype=f), np.zeros(width, f), np.zeros((vis.MAX_MESH_VERTICES, 5), f),
+                               np.zeros((24, 5), f), np.zeros((10, width), f))  # fmt: skip
+        self.slots = Slots(np.zeros((vis.MAX_SLOTS, 3), f), np.zeros((vis.MAX_SLOTS, 4), np.int32), np.zeros((vis.MAX_SLOTS, 4), f))
+        self.actors = staging.empty_instances(actors)
+        self.actor_order = np.zeros(actors, np.int32)
+        self.shadow = np.zeros(lighting.SIZE**2, np.uint8)
+        self.light = np.zeros((lighting.LIGHT**2, 3), f)
+        self.corner = np.zeros(2, np.float64)
+        self.order = np.zeros(len(owner.scene.mesh), np.int32)
+        self.chosen = np.zeros(max(len(owner.scene.casters), len(owner.scene.lamps), 1), np.int32)
+        self.count = 0
+        self.static: Instances = owner._static
+
+    def light_up(self, owner: TownRenderer, state: TownState, dressed: _Dressed, anchor: Floats, appearance: Appearance) -> None:
+        """Choose the scenery around `anchor`, rewrite the shadow and lamp grids, stage the actors."""
+        scene, look = owner.scene, dressed.look
+        self.corner[:] = np.floor(anchor[:2]) - lighting.REACH_M
+        self.static = owner._static._replace(tint=dressed.tint)
+        self.count = int(staging.gather(self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, vis_cell()))
+        self.shadow[:] = 0
+        sun = look[:3].astype(np.float64)
+        if max(look[3:6]) > 0.02 and sun[2] > 0.02:
+            shift = -sun[:2] / max(float(sun[2]), 0.12)
+            chosen = int(staging.near(self.chosen, scene.casters, self.corner, 2 * lighting.REACH_M, 60.0))
+            lighting.cast_static(self.shadow, self.corner, scene.casters, self.chosen, chosen, shift[0], shift[1])
+            lighting.cast_actors(self.shadow, self.corner, state.kind, state.xyz, state.rotation, state.half_size, shift[0], shift[1])
+        self.light[:] = 0
+        if look[vis.NIGHT] > 0:
+            chosen = int(staging.near(self.chosen, scene.lamps, self.corner, 2 * lighting.REACH_M, 16.0))
+            power = look[vis.NIGHT]
+            lighting.add_pools(self.light, self.corner, scene.lamps, self.chosen, chosen, np.float32(0.74) * power, np.float32(0.60) * power, np.float32(0.40) * power)
+            lighting.add_headlights(self.light, self.corner, state.kind, state.xyz, state.rotation, state.half_size, state.lamps,
+                                    True, float(0.85 * power))  # fmt: skip
+        staging.stage_actors(self.actors, state.kind, state.model, state.xyz, state.rotation, state.half_size, state.speed, state.velocity,
+                             state.actor_id, state.lamps, state.tint, state.time_s[0], scene.model_mesh, scene.walker_mesh, scene.walker_far[0],
+                             scene.mesh_sphere, look, self.shadow, self.light, self.corner, appearance.shuffle_tints, appearance.seed & 0x7FFFFFFF)  # fmt: skip
+        staging.light_statics(self.static, self.order, self.count, look, self.light, self.corner, scene.kind)
+
+    def draw(self, owner: TownRenderer, state: TownState, dressed: _Dressed, views: Views, v: int, frame_seed: int, hide_row: int,
+             out: Rendered, post: bool) -> None:  # fmt: skip
+        """One view into `out`."""
+        scene, s, f = owner.scene, self.scratch, np.float32
+        width, height = views.width, views.height
+        focal = 0.5 * width / np.tan(0.5 * float(views.fov_rad[v]))
+        lens = np.array([focal, 0.5 * width - 0.5, 0.5 * height - 0.5, width, height, VIEW_M], f)
+        origin = np.ascontiguousarray(views.position_m[v], np.float64)
+        axes = camera_axes(views.rotation_rad[v])
+        s.inverse_z[:] = f(1.0) / vis.FAR_M
+        s.slot[:] = -1
+        s.tangent[:] = (s.column - lens[1]) / lens[0]
+        count = int(staging.sort_actors(self.actor_order, self.actors, origin))
+        used = vis.draw_instances(self.actor_order, count, origin, axes, lens, scene.meshes, self.actors, dressed.look, s, self.slots, 0, hide_row)
+        used = vis.draw_instances(self.order, self.count, origin, axes, lens, scene.meshes, self.static, dressed.look, s, self.slots, used, -1)
+        staging.draw_signals(self.order, self.count, self.static, state.light_state, origin, axes, lens, s, self.slots, used)
+        paint = shading.Painting(dressed.look, dressed.palette, CLASS_OF, owner._rough, owner._detail, dressed.sky, owner._facade,
+                                 self.shadow, self.light, self.corner)  # fmt: skip
+        seed = np.uint32((frame_seed * 2654435761 + v * 40503 * 65537) & 0xFFFFFFFF)
+        pixels = out.bgra[v].reshape(-1).view(np.uint32)
+        shading.shade_view(origin, axes, lens, s, self.slots, scene.ground, paint, seed, pixels, out.depth_m[v].reshape(-1),
+                           out.semantic[v].reshape(-1), out.instance[v].reshape(-1))  # fmt: skip
+        if post and dressed.look[vis.RAIN] > 0:
+            draw_rain(out.bgra[v], float(dressed.look[vis.RAIN]), seed)
+
+
+def vis_cell() -> float:
+    """Side of the scene's cells in metres."""
+    from drivesim.town.render.scene import CELL_M
+
+    return CELL_M
+
+
+def camera_axes(rotation: Floats) -> NDArray[np.float32]:
+    """Rows right, down, forward (3, 3) of roll, pitch, yaw in CARLA's convention."""
+    (sr, sp, sy), (cr, cp, cy) = np.sin(rotation), np.cos(rotation)
+    forward = (cp * cy, cp * sy, sp)
+    right = (cy * sp * sr - sy * cr, sy * sp * sr + cy * cr, -cp * sr)
+    up = (-cy * sp * cr - sy * sr, -sy * sp * cr + cy * sr, cp * cr)
+    return np.array([right, [-u for u in up], forward], np.float32)
