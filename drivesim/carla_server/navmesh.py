@@ -50,12 +50,18 @@ class _Mesh:
         return self._known[key]
 
     def add(self, corners: list[Floats], area: int, flags: int) -> None:
-        """Add a quad, turned so that Detour sees its upper side; one with coinciding corners is left out."""
-        index = [self.vertex(corner) for corner in corners]
-        if len(set(index)) < 4 or len(self.quads) >= POLYGON_LIMIT or len(self.vertices) > 65_000:
+        """Add a quad, turned so that its area has Detour's sign; one that is not convex is left out."""
+        flat = np.array(corners)[:, :2]
+        edge = np.roll(flat, -1, axis=0) - flat
+        turn = edge[:, 0] * np.roll(edge[:, 1], -1) - edge[:, 1] * np.roll(edge[:, 0], -1)
+        if np.abs(turn).min() < 1e-4 or len(set(np.sign(turn).tolist())) > 1:
             return
-        x, y = np.array([corner[0] for corner in corners]), np.array([corner[1] for corner in corners])
-        if float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) < 0.0:
+        if len(self.quads) >= POLYGON_LIMIT or len(self.vertices) > 65_000:
+            return
+        index = [self.vertex(corner) for corner in corners]
+        if len(set(index)) < 4:
+            return
+        if turn[0] > 0.0:
             index.reverse()
         self.quads.append(((index[0], index[1], index[2], index[3]), area, flags))
 

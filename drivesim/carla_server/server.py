@@ -51,6 +51,7 @@ class CarlaServer:
         try:
             self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
             self.simulation = Simulation(town_name, self.hub, seed=seed, capacity=capacity)
+            self.simulation.warm_up()
             if draw_ahead:
                 self.simulation.renderer()
         except BaseException:

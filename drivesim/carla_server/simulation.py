@@ -130,6 +130,16 @@ class Simulation:
             self._navigation = navigation_file(self.episode.town.network)
         return self._navigation
 
+    def warm_up(self) -> None:
+        """Compile what a step needs, in a town aside, so that no client waits for it."""
+        network = self.episode.town.network
+        town = Town(network, seed=0, capacity=4, solids=self._solids(network))
+        if len(network.spawn_yaw_rad):
+            x, y, z = network.spawn_xyz_m[0].tolist()
+            town.spawn("vehicle.tesla.model3", x, y, z, float(network.spawn_yaw_rad[0]))
+            town.spawn("walker.pedestrian.0001", x, y, z, 0.0, check_collision=False)
+        town.step(FREE_RUN_S)
+
     # ---- time
 
     @property
