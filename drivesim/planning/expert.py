@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 PLAN_STEPS = 16  # 4 s, what a plan holds
 HORIZON_STEPS = 20  # 5 s, what is imagined
 PATH_M = 90.0
+OVERSHOOT_M = 3.0  # how far the nose may stand over a red light's stop line
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,16 @@ class ExpertPlanner:
         dx, dy = gap[rows, k, 0], gap[rows, k, 1]
         at, aside = k * STEP_M + c * dx + s * dy, c * dy - s * dx
         aligned = np.cos(line[:, 2] - path.poses[k, 2]) > 0.7
-        front = ego.length_m / 2.0 + ego.rear_axle_to_center_m
-        ahead = at - front
-        ours = aligned & (np.abs(aside) < lights.half_width_m[near] + 0.3) & (ahead > -0.8)
+        ahead = at - (ego.length_m / 2.0 + ego.rear_axle_to_center_m)
+        ours = aligned & (np.abs(aside) < lights.half_width_m[near] + 0.3) & (ahead > -OVERSHOOT_M)
         needed = ego.speed_mps**2 / (2.0 * np.maximum(ahead - 0.3, 0.1))
         runs_yellow = (states != LIGHT_RED) & (needed > 3.5)
-        too_late = (needed > 1.3 * self.config.max_brake) & (ahead < 3.0)
-        closed = ours & ~runs_yellow & ~too_late
-        return (float(at[closed].min()), True) if closed.any() else (math.inf, bool(ours.any()))
+        # a nose over the line is no crossing yet: the tail counts
+        overshoot = np.maximum(ego.speed_mps**2 / (1.6 * self.config.max_brake) + 0.3 - ahead, 0.0)
+        closed = ours & ~runs_yellow & (overshoot < OVERSHOOT_M)
+        if not closed.any():
+            return math.inf, bool(ours.any())
+        return float((at + overshoot)[closed].min()), True
 
     def _offsets(self, frame: Frame, everybody: Forecast, light_ahead: bool) -> list[float]:
         """Lateral offsets worth simulating: the lane, and what passes who stands in it."""
@@ -206,7 +209,7 @@ class ExpertPlanner:
         idm.rollout(candidates, frame.ego.speed_mps, caps, stop_s, occupied, last, entry, standing, driver, rolled)
         safety = np.empty((len(candidates), 4))
         idm.closest(rolled, path.poses, everybody.poses, everybody.half_size_m, walker, driver, safety)
-        terms = self._costs(candidates, rolled, safety, offset_m)
+        terms = self._costs(rolled, safety, stop_s - driver[idm.FRONT], offset_m)
         total = sum(terms.values())
         k = int(np.argmin(total))
         return float(total[k]), _plan_of(path, rolled[k], {name: float(cost[k]) for name, cost in terms.items()}, offset_m)
@@ -247,8 +250,8 @@ class ExpertPlanner:
         first, end = max(int((rear - 5.0) / STEP_M), 0), max(int(front / STEP_M) + 1, 1)
         caps[first:end] = np.minimum(caps[first:end], speed)
 
-    def _costs(self, candidates: Array, rolled: Array, safety: Array, offset_m: float) -> dict[str, Array]:
-        """Cost terms (k,) of every candidate."""
+    def _costs(self, rolled: Array, safety: Array, room_m: float, offset_m: float) -> dict[str, Array]:
+        """Cost terms (k,) of every candidate; `room_m` is the distance to drive before a closed light."""
         hit = safety[:, 0] >= 0.0
         sooner = 1.0 + (HORIZON_STEPS - safety[:, 0]) / HORIZON_STEPS
         collision = np.where(hit, 400.0 * sooner * (0.2 + 0.2 * safety[:, 1]), 0.0)
@@ -257,8 +260,9 @@ class ExpertPlanner:
             "collision": collision,
             "closeness": closeness,
             "progress": -1.0 * rolled[:, -1, 0],
+            "red_light": np.where(rolled[:, -1, 0] > room_m + 0.3, 200.0, 0.0),
             "comfort": 0.25 * np.maximum(-rolled[:, :, 2].min(axis=1) - 3.0, 0.0) ** 2,
-            "offset": np.full(len(candidates), 2.0 * abs(offset_m - self.config.lateral_offset_m)
+            "offset": np.full(len(rolled), 2.0 * abs(offset_m - self.config.lateral_offset_m)
                               + 2.0 * (abs(offset_m - self._offset_m) > 0.3)),
         }  # fmt: skip
 

@@ -115,6 +115,8 @@ def rollout(
             if candidates[k, BRAKE] > 0.0:
                 a = -candidates[k, BRAKE]
             a = min(max(a, -driver[MAX_BRAKE]), driver[ACCELERATION])
+            if v < 0.05 and a < 0.4:
+                a = 0.0  # who stands does not creep up
             v_next = max(v + a * DT_S, 0.0)
             s += 0.5 * (v + v_next) * DT_S
             out[k, t, 2] = (v_next - v) / DT_S

@@ -77,7 +77,7 @@ def _duration(episode: Episode) -> float | None:
 
 def _latency(percentile: float) -> Callable[[Episode], float | None]:
     def latency(episode: Episode) -> float | None:
-        samples = episode.latencies_ms.get("total", episode.latencies_ms.get("plan"))
+        samples = episode.latencies_ms.get("plan_ms")
         return float(np.percentile(samples, percentile)) if samples is not None and len(samples) else None
 
     return latency
