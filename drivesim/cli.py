@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -181,16 +182,31 @@ def train(
 
 
 def _suite(name: str, scenarios: list[str] | None) -> Suite:
-    """The suite, or the part of it that was asked for; its towns are checked, too."""
-    from drivesim.suite import load_suite, only
-    from drivesim.town.towns import canonical_name
+    """The suite, or the part of it that was asked for, every scenario checked; its towns are made ready.
+
+    Scenarios of a town that cannot be fetched here are left out, with a line that says so.
+    """
+    from drivesim.suite import load_scenario, load_suite
+    from drivesim.town.towns import TownUnavailable, road_network
 
     suite = load_suite(name)
-    if scenarios:
-        suite = only(suite, scenarios)
-    for scenario in suite.scenarios:
-        canonical_name(scenario.town)
-    return suite
+    for scenario in scenarios or ():
+        if scenario not in suite.scenarios:
+            load_scenario(scenario)  # outside the suite, any other scenario will do; an unknown one is refused
+    wanted = tuple(dict.fromkeys(scenarios)) if scenarios else suite.scenarios
+    towns = {scenario: load_scenario(scenario).town for scenario in wanted}
+    missing: dict[str, str] = {}
+    for town in dict.fromkeys(towns.values()):
+        try:
+            road_network(town, say_line)
+        except TownUnavailable as error:
+            missing[town] = str(error)
+    left = tuple(scenario for scenario in wanted if towns[scenario] not in missing)
+    if missing and not left:
+        raise WrongInput(next(iter(missing.values())))
+    for town, why in missing.items():
+        say_line(f"left out {sum(where == town for where in towns.values())} scenario(s) in {town}: {why}")
+    return replace(suite, scenarios=left)
 
 
 def _require_planners(names: list[str], checkpoint: Path | None) -> None:
@@ -225,26 +241,29 @@ def evaluate(
 
     from drivesim.reports.console import EvaluationProgress, scorecard_table
     from drivesim.reports.run_report import REPORT_FILE, SCORECARD_FILE, write_report
-    from drivesim.suite import run_suite
+    from drivesim.build import NEEDS_CHECKPOINT
+    from drivesim.suite import Progress, run_suite
 
     names = list(dict.fromkeys(planner or ["latent"]))
     chosen = _suite(suite, scenario)
     address = None if carla is None else _split_address(carla)
     _require_planners(names, checkpoint)
+    weights = {} if checkpoint is None else {name: checkpoint for name in names if name in NEEDS_CHECKPOINT}
     console = Console()
     with EvaluationProgress(names, len(chosen.scenarios) * seeds, console) as progress:
-        card = run_suite(
-            chosen, names, range(seeds), workers, out, carla=address, checkpoint=checkpoint,
-            on_progress=lambda outcome: progress.finished(
-                outcome.planner, outcome.scenario_id, outcome.end, outcome.value("driving_score")
-            ),
-        )  # fmt: skip
+
+        def tell(done: Progress) -> None:
+            progress.finished(done.planner, done.scenario_id, done.end, done.driving_score)
+            if done.error:
+                console.print(f"{done.scenario_id}, {done.planner}, seed {done.seed}: {done.error}", style="red", highlight=False)
+
+        card = run_suite(chosen, names, range(seeds), out=out, workers=workers, carla=address, checkpoints=weights, on_progress=tell)
     console.print(scorecard_table(card))
     write_report(out)
     console.print(f"report:    {out / REPORT_FILE}\nscorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
     crashed = [outcome for outcome in card.outcomes if outcome.end == "crashed"]
     if crashed or card.missing:
-        say_line(f"{len(crashed)} episode(s) crashed, {len(card.missing)} missing; the report holds the tracebacks")
+        say_line(f"{len(crashed)} episode(s) crashed, {len(card.missing)} missing; see the report and {out / 'logs'}")
         raise typer.Exit(CRASHED)
 
 

@@ -34,7 +34,7 @@ const mapCard = (map, drive, others, own, player) => {
   return el('section', { class: 'card map' }, view.view.node, el('div', { class: 'tools' }, follow, whole, rest),
     el('div', { class: 'legend' },
       el('span', {}, '0 ', el('i', { style: { background: ramp, width: '54px', height: '6px' } }), ` ${number(view.topSpeed, 0)} m/s`),
-      el('span', {}, el('i', { style: { background: theme('--ink') } }), 'plan'),
+      drive.plans.length > 0 && el('span', {}, el('i', { style: { background: theme('--ink') } }), 'plan'),
       drive.plans.some((plan) => plan.lines.length) && el('span', {}, el('i', { style: { background: `linear-gradient(90deg, hsl(150 70% 45%), hsl(5 70% 45%))` } }), 'imagined, good to bad'),
       drive.events.length > 0 && el('span', { class: 'bad' }, '× infraction')));
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def _json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is cut short or no JSON ({error}): run `drivesim evaluate` again with the same --out") from error
     return value
+
+
+def command_of(run: Path) -> str:
+    """The command that made a run, from its config.toml; "" where there is none."""
+    path = run / "config.toml"
+    if not path.is_file():
+        return ""
+    config = tomllib.loads(path.read_text())
+    planners = " ".join(f"--planner {name}" for name in config.get("planners", ()))
+    carla = f" --carla {config['carla']}" if config.get("carla") else ""
+    return f"drivesim evaluate --suite {config.get('suite', '?')} {planners} --seeds {len(config.get('seeds', ()))}{carla} --out {run}"
 
 
 def read_scorecard(run: Path) -> Scorecard:
@@ -73,7 +85,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     manifest = _json(run / MANIFEST_FILE) if (run / MANIFEST_FILE).is_file() else {}
     about = About(
         card.suite, str(manifest.get("started", "")).replace("T", " ").removesuffix("Z"),
-        str(manifest.get("commit", code_version())), str(manifest.get("machine", "")), str(manifest.get("command", "")),
+        str(manifest.get("commit", code_version())), str(manifest.get("machine", "")), command_of(run),
     )  # fmt: skip
     path = out or run / REPORT_FILE
     path.write_text(suite_report(card, episodes, about, roads_of), encoding="utf-8")
