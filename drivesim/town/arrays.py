@@ -4,6 +4,7 @@ The two tuples hold the very arrays of `RoadNetwork` and `TownState`, so a kerne
 the state. Points are found over the network's grid of driving-lane points.
 """
 
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import math

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHAPE_SEDAN, SHAPE_HATCH, SHAPE_SUV, SHAPE_VAN, SHAPE_TRUCK, SHAPE_BUS, SHAPE_TWO_WHEELER, SHAPE_WALKER, SHAPE_BOX = range(9)
+SHAPE_SEDAN, SHAPE_HATCH, SHAPE_SUV, SHAPE_VAN, SHAPE_TRUCK, SHAPE_BUS, SHAPE_TWO_WHEELER, SHAPE_WALKER, SHAPE_BOX = (
+    range(9)
+)
 
 Rgb = tuple[int, int, int]
 
@@ -92,7 +94,8 @@ _TWO_WHEELED: tuple[tuple[str, float, float, float, float, float, str], ...] = (
 # CARLA's children are 1.10 to 1.32 m, everybody else 1.6 to 1.9 m
 _CHILDREN = frozenset((9, 10, 11, 12, 13, 14, 48, 49))
 _CLOTHES: tuple[Rgb, ...] = (
-    (52, 58, 78), (140, 36, 40), (198, 190, 172), (44, 92, 74), (92, 70, 54), (214, 150, 44), (60, 60, 62), (112, 134, 168)
+    (52, 58, 78), (140, 36, 40), (198, 190, 172), (44, 92, 74), (92, 70, 54), (214, 150, 44), (60, 60, 62),
+    (112, 134, 168),
 )  # fmt: skip
 
 # blueprint, length, width, height, mass, colour
@@ -128,9 +131,9 @@ def _walker(number: int) -> ActorModel:
 def _models() -> tuple[ActorModel, ...]:
     cars = [ActorModel("vehicle." + name, shape, length, width, height, base, float(mass), kind, generation, 4, colors)
             for name, shape, length, width, height, base, mass, kind, generation, colors in _FOUR_WHEELED]  # fmt: skip
-    bikes = [ActorModel("vehicle." + name, SHAPE_TWO_WHEELER, length, width, height, base, float(mass), kind, 1, 2, _BRIGHT)
+    bikes = [ActorModel("vehicle." + name, SHAPE_TWO_WHEELER, length, width, height, base, mass, kind, 1, 2, _BRIGHT)
              for name, length, width, height, base, mass, kind in _TWO_WHEELED]  # fmt: skip
-    props = [ActorModel("static.prop." + name, SHAPE_BOX, length, width, height, 0.0, float(mass), "prop", 1, 0, (color,))
+    props = [ActorModel("static.prop." + name, SHAPE_BOX, length, width, height, 0.0, mass, "prop", 1, 0, (color,))
              for name, length, width, height, mass, color in _PROPS]  # fmt: skip
     model3 = ActorModel("vehicle.tesla.model3", SHAPE_SEDAN, 4.79, 2.16, 1.49, 2.88, 1850.0, "car", 1, 4,
                         (_BLUE, (180, 44, 44), (137, 0, 0), _ORANGE, (220, 220, 220), (30, 30, 32)))  # fmt: skip

@@ -4,6 +4,7 @@ Contacts are found by separating axes in the plane (heights must overlap too) an
 boxes are pushed apart by their mass ratio, the relative normal speed is lost, walkers fall.
 """
 
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import math
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from drivesim.town.arrays import Actors
 from drivesim.town.catalogue import MODELS
+from drivesim.town.drivers import BRAKE_DECEL, BRAKE_LEFT, CHANGE_LEFT, CHANGE_TOTAL, COOLDOWN, OFFSET_FROM
 from drivesim.town.state import KIND_FREE, KIND_VEHICLE, KIND_WALKER, POLICY_KINEMATIC, POLICY_TRAFFIC, POLICY_WALKER
-from drivesim.town.traffic import BRAKE_DECEL, BRAKE_LEFT, CHANGE_LEFT, CHANGE_TOTAL, COOLDOWN, OFFSET_FROM
 from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER
 
 MAX_CONTACTS = 256
@@ -67,8 +68,13 @@ def _index_boxes(
             cursor = count[:-1].copy()
         for k in range(len(box)):
             reach = math.hypot(box[k, 3], box[k, 4])
-            for r in range(int((box[k, 1] - reach - low[1]) / SOLID_CELL_M), int((box[k, 1] + reach - low[1]) / SOLID_CELL_M) + 1):
-                for c in range(int((box[k, 0] - reach - low[0]) / SOLID_CELL_M), int((box[k, 0] + reach - low[0]) / SOLID_CELL_M) + 1):
+            for r in range(
+                int((box[k, 1] - reach - low[1]) / SOLID_CELL_M), int((box[k, 1] + reach - low[1]) / SOLID_CELL_M) + 1
+            ):
+                for c in range(
+                    int((box[k, 0] - reach - low[0]) / SOLID_CELL_M),
+                    int((box[k, 0] + reach - low[0]) / SOLID_CELL_M) + 1,
+                ):
                     cell = min(r, rows - 1) * columns + min(c, columns - 1)
                     if fill == 0:
                         count[cell + 1] += 1
@@ -217,8 +223,8 @@ def _against_scenery(
     actors: Actors, solids: Solids, a: int, mass_kg: NDArray[np.float64], rows: NDArray[np.int32],
     values: NDArray[np.float64], count: int,
 ) -> int:  # fmt: skip
-    row = int(math.floor((actors.xyz[a, 1] - solids.origin_m[1]) / SOLID_CELL_M))
-    column = int(math.floor((actors.xyz[a, 0] - solids.origin_m[0]) / SOLID_CELL_M))
+    row = math.floor((actors.xyz[a, 1] - solids.origin_m[1]) / SOLID_CELL_M)
+    column = math.floor((actors.xyz[a, 0] - solids.origin_m[0]) / SOLID_CELL_M)
     last = -1
     for r in range(max(row - 1, 0), min(row + 1, solids.shape[0] - 1) + 1):
         for c in range(max(column - 1, 0), min(column + 1, solids.shape[1] - 1) + 1):

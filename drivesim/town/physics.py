@@ -5,6 +5,7 @@ caps lateral acceleration, and what is left of it caps braking (a friction circl
 follow the road under both axles, and gravity pulls along the slope.
 """
 
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import math
@@ -14,7 +15,12 @@ from numba import njit
 
 from drivesim.town.arrays import Actors, Roads, locate, wrap_angle
 from drivesim.town.state import (
-    KIND_PROP, KIND_VEHICLE, KIND_WALKER, POLICY_EXTERNAL, POLICY_KINEMATIC, POLICY_PARKED,
+    KIND_PROP,
+    KIND_VEHICLE,
+    KIND_WALKER,
+    POLICY_EXTERNAL,
+    POLICY_KINEMATIC,
+    POLICY_PARKED,
 )  # fmt: skip
 from drivesim.town.weather import DEPOSITS, WETNESS
 
@@ -33,7 +39,9 @@ THROTTLE, STEER, BRAKE, HAND_BRAKE, REVERSE, MANUAL_GEAR, GEAR = range(7)  # col
 
 
 @njit(cache=True, error_model="numpy")
-def longitudinal(speed_mps: float, control: np.ndarray, slope_rad: float, braking_limit_mps2: float, dt_s: float) -> float:
+def longitudinal(
+    speed_mps: float, control: np.ndarray, slope_rad: float, braking_limit_mps2: float, dt_s: float
+) -> float:
     """The new signed speed after dt_s under throttle, brakes, drag and gravity; brakes never reverse the motion."""
     backwards = control[REVERSE] > 0.5 or (control[MANUAL_GEAR] > 0.5 and control[GEAR] < 0.0)
     neutral = control[MANUAL_GEAR] > 0.5 and control[GEAR] == 0.0

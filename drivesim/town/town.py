@@ -15,16 +15,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.town import signals, traffic, walkers
+from drivesim.town import drivers, lane_changes, paths, signals, traffic
+from drivesim.town import walkers as people
 from drivesim.town.arrays import actors_of, draw, roads_of
 from drivesim.town.catalogue import MODELS, SHAPE_TWO_WHEELER, model_row
-from drivesim.town.contacts import CONTACT, MASS_KG, MAX_CONTACTS, box_overlap, overlap_of_rows, resolve_contacts, solids_of
+from drivesim.town.contacts import (
+    CONTACT,
+    MASS_KG,
+    MAX_CONTACTS,
+    box_overlap,
+    overlap_of_rows,
+    resolve_contacts,
+    solids_of,
+)
 from drivesim.town.physics import step_external
 from drivesim.town.queries import LaneMap
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.state import (
-    KIND_FREE, KIND_PROP, KIND_VEHICLE, KIND_WALKER, LIGHT_OFF, POLICY_EXTERNAL, POLICY_KINEMATIC, POLICY_PARKED,
-    POLICY_TRAFFIC, POLICY_WALKER, TownState,
+    KIND_FREE,
+    KIND_PROP,
+    KIND_VEHICLE,
+    KIND_WALKER,
+    LIGHT_OFF,
+    POLICY_EXTERNAL,
+    POLICY_KINEMATIC,
+    POLICY_PARKED,
+    POLICY_TRAFFIC,
+    POLICY_WALKER,
+    TownState,
 )  # fmt: skip
 from drivesim.town.weather import preset
 
@@ -34,9 +52,13 @@ TRAFFIC_MODELS: tuple[int, ...] = tuple(
     row for row, model in enumerate(MODELS) if model.blueprint.startswith("vehicle.") and model.width_m < 2.6
 )
 WALKER_MODELS: tuple[int, ...] = tuple(row for row, model in enumerate(MODELS) if model.base_type == "pedestrian")
+_MOTION_FIELDS = (
+    "velocity", "acceleration", "yaw_rate", "speed", "steer_angle", "control", "walker_control", "lamps", "lane_offset",
+    "lane_s", "traffic",
+)  # fmt: skip
 
 
-class TownFull(RuntimeError):
+class TownFullError(RuntimeError):
     """No free actor row is left."""
 
 
@@ -72,9 +94,9 @@ class Town:
         return self._state
 
     @cached_property
-    def walk_table(self) -> walkers.WalkTable:
+    def walk_table(self) -> people.WalkTable:
         """Where people walk and cross; made on first use."""
-        return walkers.walk_table(self.network)
+        return people.walk_table(self.network)
 
     def reset(self, seed: int) -> None:
         """Remove all actors and start again: lights, clock, weather and dice."""
@@ -101,13 +123,15 @@ class Town:
             actor_id: id to give it; a fresh one when None.
 
         Raises:
-            TownFull: all rows are taken.
+            TownFullError: all rows are taken.
             KeyError: unknown blueprint id.
         """
         number = model_row(model) if isinstance(model, str) else int(model)
         free = np.flatnonzero(self._state.kind == KIND_FREE)
         if len(free) == 0:
-            raise TownFull(f"all {len(self._state.kind)} actor rows are taken; make the Town with a larger capacity")
+            raise TownFullError(
+                f"all {len(self._state.kind)} actor rows are taken; make the Town with a larger capacity"
+            )
         row = int(free[0])
         self._fill_row(row, number, (x, y, z), (roll, pitch, yaw), policy)
         if check_collision and self._stands_in_something(row):
@@ -126,8 +150,7 @@ class Town:
     ) -> None:
         s, model = self._state, MODELS[number]
         kind = {"pedestrian": KIND_WALKER, "prop": KIND_PROP}.get(model.base_type, KIND_VEHICLE)
-        for name in ("velocity", "acceleration", "yaw_rate", "speed", "steer_angle", "control", "walker_control", "lamps",
-                     "lane_offset", "lane_s", "traffic"):  # fmt: skip
+        for name in _MOTION_FIELDS:
             getattr(s, name)[row] = 0
         s.lane[row] = s.path[row] = -1
         s.kind[row], s.model[row], s.policy[row] = kind, number, policy
@@ -178,7 +201,7 @@ class Town:
                 raise ValueError(f"nobody can walk in {self.network.name}: it has neither sidewalks nor road edges")
             pose, gap = s.xyz[row].copy(), self.walk_table.line_xyz_m - s.xyz[row]
             point = int(np.argmin((gap**2).sum(1)))
-            walkers.start_walker(self._roads, self.walk_table, self._actors, row, point, 1.0)
+            people.start_walker(self._roads, self.walk_table, self._actors, row, point, 1.0)
             s.xyz[row] = pose
 
     def set_control(
@@ -188,7 +211,9 @@ class Town:
         """What CARLA's VehicleControl says; steer > 0 is right. Held until the next call."""
         self._state.control[row] = (throttle, steer, brake, hand_brake, reverse, manual_gear_shift, gear)
 
-    def set_walker_control(self, row: int, direction: tuple[float, float, float], speed_mps: float, jump: bool = False) -> None:
+    def set_walker_control(
+        self, row: int, direction: tuple[float, float, float], speed_mps: float, jump: bool = False
+    ) -> None:
         """What CARLA's WalkerControl says. Held until the next call."""
         self._state.walker_control[row] = (*direction, speed_mps, jump)
 
@@ -208,7 +233,7 @@ class Town:
     # ------------------------------------------------------------------ time
     def step(self, dt_s: float) -> None:
         """Advance everything by dt_s; afterwards `collisions` holds this tick's contacts (dtype CONTACT)."""
-        parts = max(int(math.ceil(dt_s / MAX_STEP_S - 1e-9)), 1)
+        parts = max(math.ceil(dt_s / MAX_STEP_S - 1e-9), 1)
         found = [self._part(dt_s / parts) for _ in range(parts)]
         self.collisions = found[0] if parts == 1 else np.concatenate(found)
         self._state.tick[0] += 1
@@ -217,13 +242,14 @@ class Town:
     def _part(self, dt_s: float) -> NDArray[Any]:
         s, net = self._state, self.network
         if len(s.light_state):
-            signals.step_signals(net.light_group, net.light_phase, self._phases, s.light_state, s.light_elapsed_s,
-                                 s.light_durations_s, s.light_frozen, s.group_phase, s.group_elapsed_s, dt_s)  # fmt: skip
+            lights = (s.light_state, s.light_elapsed_s, s.light_durations_s, s.light_frozen)
+            groups = (s.group_phase, s.group_elapsed_s)
+            signals.step_signals(net.light_group, net.light_phase, self._phases, *lights, *groups, dt_s)
         live = s.kind != KIND_FREE
         if np.any(live & (s.policy == POLICY_TRAFFIC)):
             traffic.step_traffic(self._roads, self._actors, dt_s)
         if np.any(live & (s.policy == POLICY_WALKER)):
-            walkers.step_walkers(self._roads, self.walk_table, self._actors, dt_s)
+            people.step_walkers(self._roads, self.walk_table, self._actors, dt_s)
         step_external(self._roads, self._actors, dt_s)
         count = resolve_contacts(self._actors, self._solids, MASS_KG, self._contact_rows, self._contact_values)
         contacts = np.zeros(count, CONTACT)
@@ -243,7 +269,7 @@ class Town:
 
     # ------------------------------------------------------------------ own traffic
     def populate(
-        self, vehicles: int, walkers_count: int, *, near: tuple[float, float] | None = None, radius_m: float = 200.0,
+        self, vehicles: int, walkers: int, *, near: tuple[float, float] | None = None, radius_m: float = 200.0,
         rng: np.random.Generator, jaywalks: float = 1.0, two_wheelers: float = 0.1,
     ) -> list[int]:  # fmt: skip
         """Add own traffic and people, at random places (within radius_m of `near`); returns their rows.
@@ -251,10 +277,15 @@ class Town:
         Fewer come where there is no room. `jaywalks` scales how often people step out off crosswalks.
         """
         rows = self._add_vehicles(vehicles, near, radius_m, rng, two_wheelers)
-        return rows + self._add_walkers(walkers_count, near, radius_m, rng, jaywalks)
+        return rows + self._add_walkers(walkers, near, radius_m, rng, jaywalks)
 
     def _add_vehicles(
-        self, wanted: int, near: tuple[float, float] | None, radius_m: float, rng: np.random.Generator, two_wheelers: float
+        self,
+        wanted: int,
+        near: tuple[float, float] | None,
+        radius_m: float,
+        rng: np.random.Generator,
+        two_wheelers: float,
     ) -> list[int]:
         s, net = self._state, self.network
         rows: list[int] = []
@@ -268,7 +299,8 @@ class Town:
             if np.any(live & (np.hypot(s.xyz[:, 0] - xyz[0], s.xyz[:, 1] - xyz[1]) < 9.0)):
                 continue
             model = rng.choice(bikes if rng.random() < two_wheelers else cars)
-            row = self.spawn(int(model), *xyz, float(net.spawn_yaw_rad[spot]), policy=POLICY_TRAFFIC)
+            x, y, z = (float(v) for v in xyz)
+            row = self.spawn(int(model), x, y, z, float(net.spawn_yaw_rad[spot]), policy=POLICY_TRAFFIC)
             if row >= 0:
                 rows.append(row)
         return rows
@@ -286,7 +318,7 @@ class Town:
             row = self.spawn(int(rng.choice(WALKER_MODELS)), x, y, z, 0.0, policy=POLICY_KINEMATIC)
             if row >= 0:
                 self._state.policy[row] = POLICY_WALKER
-                walkers.start_walker(self._roads, self.walk_table, self._actors, row, int(point), jaywalks)
+                people.start_walker(self._roads, self.walk_table, self._actors, row, int(point), jaywalks)
                 rows.append(row)
         return rows
 
@@ -294,21 +326,21 @@ class Town:
     def hard_brake(self, row: int, decel_mps2: float, duration_s: float) -> None:
         """Make a traffic vehicle brake now."""
         driver = self._driver(row)
-        driver[traffic.BRAKE_DECEL], driver[traffic.BRAKE_LEFT] = decel_mps2, duration_s
+        driver[drivers.BRAKE_DECEL], driver[drivers.BRAKE_LEFT] = decel_mps2, duration_s
 
     def change_lane(self, row: int, direction: int, duration_s: float) -> bool:
-        """Make a traffic vehicle move one lane to the right (+1) or left (-1), gap or no gap; False if none is there."""
+        """Make a traffic vehicle move one lane right (+1) or left (-1), gap or no gap; False if there is none."""
         self._driver(row)
-        return bool(traffic.begin_change(self._roads, self._actors, row, direction, duration_s))
+        return bool(lane_changes.begin_change(self._roads, self._actors, row, direction, duration_s))
 
     def set_speed(self, row: int, target_mps: float | None) -> None:
         """Order a traffic vehicle's free speed (it still follows and stops); None gives it back its own will."""
-        self._driver(row)[traffic.SET_SPEED] = -1.0 if target_mps is None else target_mps
+        self._driver(row)[drivers.SET_SPEED] = -1.0 if target_mps is None else target_mps
 
     def set_ignores(self, row: int, *, lights: bool = False, actors: bool = False, junctions: bool = False) -> None:
         """Make a traffic vehicle reckless: it runs lights, does not follow anybody, or takes its way at junctions."""
-        flags = lights * traffic.IGNORE_LIGHTS + actors * traffic.IGNORE_ACTORS + junctions * traffic.IGNORE_JUNCTIONS
-        self._driver(row)[traffic.IGNORES] = flags
+        flags = lights * drivers.IGNORE_LIGHTS + actors * drivers.IGNORE_ACTORS + junctions * drivers.IGNORE_JUNCTIONS
+        self._driver(row)[drivers.IGNORES] = flags
 
     def set_path(self, row: int, lanes: list[int]) -> None:
         """Order the lanes after the current one; later ones are by the dice."""
@@ -316,20 +348,20 @@ class Town:
         ahead = lanes[: self._state.path.shape[1] - 1]
         self._state.path[row, 1:] = -1
         self._state.path[row, 1 : 1 + len(ahead)] = ahead
-        traffic.fill_path(self._roads, self._state.path, self._state.actor_rng, row)
+        paths.fill_path(self._roads, self._state.path, self._state.actor_rng, row)
 
     def cross_road(self, row: int, target_xy: tuple[float, float], speed_mps: float) -> None:
         """Make one of the town's walkers go straight to a place, whatever comes, and stand there."""
         if self._state.policy[row] != POLICY_WALKER:
             raise ValueError(f"row {row} is no walker of the town (spawn it with policy=POLICY_WALKER)")
         walker = self._state.traffic[row]
-        walker[walkers.WALK_MODE], walker[walkers.GOAL_LANE] = walkers.MODE_CROSS, -1.0
-        walker[walkers.GOAL_X], walker[walkers.GOAL_Y], walker[walkers.GOAL_Z] = *target_xy, self._state.xyz[row, 2]
-        walker[walkers.WALK_SPEED], walker[walkers.HURRY] = speed_mps, 1.0
+        walker[people.WALK_MODE], walker[people.GOAL_LANE] = people.MODE_CROSS, -1.0
+        walker[people.GOAL_X], walker[people.GOAL_Y], walker[people.GOAL_Z] = *target_xy, self._state.xyz[row, 2]
+        walker[people.WALK_SPEED], walker[people.HURRY] = speed_mps, 1.0
 
     def stand(self, row: int) -> None:
         """Make one of the town's walkers wait where it is until `cross_road`."""
-        self._state.traffic[row, walkers.WALK_MODE] = walkers.MODE_STAND
+        self._state.traffic[row, people.WALK_MODE] = people.MODE_STAND
 
     def _driver(self, row: int) -> NDArray[np.float64]:
         if self._state.policy[row] != POLICY_TRAFFIC or self._state.kind[row] != KIND_VEHICLE:
@@ -387,6 +419,15 @@ def _shuffled_near(
 
 
 __all__ = [
-    "Town", "TownFull", "KIND_FREE", "KIND_PROP", "KIND_VEHICLE", "KIND_WALKER", "POLICY_EXTERNAL", "POLICY_KINEMATIC",
-    "POLICY_PARKED", "POLICY_TRAFFIC", "POLICY_WALKER",
+    "KIND_FREE",
+    "KIND_PROP",
+    "KIND_VEHICLE",
+    "KIND_WALKER",
+    "POLICY_EXTERNAL",
+    "POLICY_KINEMATIC",
+    "POLICY_PARKED",
+    "POLICY_TRAFFIC",
+    "POLICY_WALKER",
+    "Town",
+    "TownFullError",
 ]  # fmt: skip

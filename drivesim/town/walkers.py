@@ -4,6 +4,7 @@ A strolling walker chases a point on its walking line (a sidewalk; the road's ed
 Its character and timers are the columns of `TownState.traffic` named below; nothing else is remembered.
 """
 
+# mypy: disable-error-code="no-any-return"
 from __future__ import annotations
 
 import math
@@ -81,7 +82,11 @@ def walk_table(network: RoadNetwork) -> WalkTable:
         none = np.zeros(0, np.int32)
         return WalkTable(offset, lane, line_s, xyz, first, points, none, ends[:0], np.zeros((0, 2), np.int32))
     tree = cKDTree(xyz[:, :2])
-    nearest = tree.query(ends[:, :, :2].reshape(-1, 2))[1].reshape(-1, 2).astype(np.int32) if len(ends) else np.zeros((0, 2), np.int32)
+    nearest = (
+        tree.query(ends[:, :, :2].reshape(-1, 2))[1].reshape(-1, 2).astype(np.int32)
+        if len(ends)
+        else np.zeros((0, 2), np.int32)
+    )
     return WalkTable(offset, lane, line_s, xyz, first, points, _opposites(network, xyz, yaw, lane, tree), ends, nearest)
 
 
@@ -158,14 +163,14 @@ def start_walker(roads: Roads, table: WalkTable, actors: Actors, row: int, point
     walker[HURRY] = 1.0 + draw(rng, row) ** 2
     walker[CROSS_RATE] = 0.1 + 0.3 * draw(rng, row)
     walker[JAYWALK_RATE] = jaywalks * 0.02 * draw(rng, row) ** 2
-    join_line(roads, table, actors, row, table.line_lane[point], table.line_s_m[point])
+    join_line(actors, row, table.line_lane[point], table.line_s_m[point])
     x, y, z, yaw = _line_point(roads, table, table.line_lane[point], table.line_s_m[point], walker[WALK_SIDE])
     actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2] = x, y, z
     actors.rotation[row, 2] = yaw if walker[WALK_WAY] > 0.0 else wrap_angle(yaw + math.pi)
 
 
 @njit(cache=True, error_model="numpy")
-def join_line(roads: Roads, table: WalkTable, actors: Actors, row: int, lane: int, s: float) -> None:
+def join_line(actors: Actors, row: int, lane: int, s: float) -> None:
     """Go on strolling from a place on a walking line."""
     walker = actors.traffic[row]
     walker[WALK_MODE] = MODE_STROLL if lane >= 0 else MODE_STAND
@@ -225,9 +230,9 @@ def crossing_is_safe(
             along = c * (px - actors.xyz[row, 0]) + s * (py - actors.xyz[row, 1])
             across = abs(c * (py - actors.xyz[row, 1]) - s * (px - actors.xyz[row, 0]))
             front = along - actors.half_size[row, 0]
-            if across < 3.0 and front > -2.0 * actors.half_size[row, 0] and front < max(speed, 0.0) * seconds + 1.0:
-                if speed > 0.5 or front < 0.5:
-                    return False
+            near = front > -2.0 * actors.half_size[row, 0] and front < max(speed, 0.0) * seconds + 1.0
+            if across < 3.0 and near and (speed > 0.5 or front < 0.5):
+                return False
     return True
 
 
@@ -235,12 +240,18 @@ def crossing_is_safe(
 def _set_goal(actors: Actors, row: int, mode: int, table: WalkTable, point: int) -> None:
     walker = actors.traffic[row]
     walker[WALK_MODE], walker[WALK_TIMER] = mode, 0.0
-    walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z] = table.line_xyz_m[point, 0], table.line_xyz_m[point, 1], table.line_xyz_m[point, 2]
+    walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z] = (
+        table.line_xyz_m[point, 0],
+        table.line_xyz_m[point, 1],
+        table.line_xyz_m[point, 2],
+    )
     walker[GOAL_LANE], walker[GOAL_S] = table.line_lane[point], table.line_s_m[point]
 
 
 @njit(cache=True, error_model="numpy")
-def _maybe_cross(roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArray[np.int64], dt_s: float) -> None:
+def _maybe_cross(
+    roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArray[np.int64], dt_s: float
+) -> None:
     """By the dice: turn to a crosswalk that is near, or step out right here (rather when somebody is coming)."""
     walker = actors.traffic[row]
     if draw(actors.actor_rng, row) < walker[CROSS_RATE] * dt_s:
@@ -313,13 +324,16 @@ def _body_ahead(actors: Actors, row: int, live: NDArray[np.int64], x: float, y: 
             continue
         ex, ey = px - actors.xyz[other, 0], py - actors.xyz[other, 1]
         c, s = math.cos(actors.rotation[other, 2]), math.sin(actors.rotation[other, 2])
-        if abs(c * ex + s * ey) < actors.half_size[other, 0] + 0.3 and abs(c * ey - s * ex) < actors.half_size[other, 1] + 0.3:
+        if (
+            abs(c * ex + s * ey) < actors.half_size[other, 0] + 0.3
+            and abs(c * ey - s * ex) < actors.half_size[other, 1] + 0.3
+        ):
             return True
     return False
 
 
 @njit(cache=True, error_model="numpy")
-def _cross(roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArray[np.int64], dt_s: float) -> None:
+def _cross(actors: Actors, row: int, live: NDArray[np.int64], dt_s: float) -> None:
     """Go straight to the goal; wait at a body in the way, and turn back to the own line when it does not move."""
     walker = actors.traffic[row]
     x, y, z = walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z]
@@ -327,9 +341,9 @@ def _cross(roads: Roads, table: WalkTable, actors: Actors, row: int, live: NDArr
         _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
         walker[WALK_TIMER] += dt_s
         if walker[WALK_TIMER] > 6.0:
-            join_line(roads, table, actors, row, int(walker[WALK_LANE]), walker[WALK_S])
+            join_line(actors, row, int(walker[WALK_LANE]), walker[WALK_S])
     elif _walk_towards(actors, row, x, y, z, walker[WALK_SPEED] * walker[HURRY], dt_s) < 0.3:
-        join_line(roads, table, actors, row, int(walker[GOAL_LANE]), walker[GOAL_S])
+        join_line(actors, row, int(walker[GOAL_LANE]), walker[GOAL_S])
 
 
 @njit(cache=True, error_model="numpy")
@@ -353,12 +367,12 @@ def _step_one(roads: Roads, table: WalkTable, actors: Actors, row: int, live: ND
             walker[GOAL_X], walker[GOAL_Y], walker[GOAL_Z] = walker[CROSS_X], walker[CROSS_Y], walker[CROSS_Z]
             walker[GOAL_LANE], walker[GOAL_S] = walker[CROSS_LANE], walker[CROSS_S]
     elif mode == MODE_CROSS:
-        _cross(roads, table, actors, row, live, dt_s)
+        _cross(actors, row, live, dt_s)
     else:
         _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
         walker[WALK_TIMER] -= dt_s
         if mode == MODE_FALLEN and walker[WALK_TIMER] <= 0.0:
-            join_line(roads, table, actors, row, int(walker[WALK_LANE]), walker[WALK_S])
+            join_line(actors, row, int(walker[WALK_LANE]), walker[WALK_S])
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARAMETERS: tuple[str, ...] = (
-    "cloudiness", "precipitation", "precipitation_deposits", "wind_intensity", "sun_azimuth_angle", "sun_altitude_angle",
-    "fog_density", "fog_distance", "fog_falloff", "wetness", "scattering_intensity", "mie_scattering_scale",
-    "rayleigh_scattering_scale", "dust_storm",
+    "cloudiness", "precipitation", "precipitation_deposits", "wind_intensity", "sun_azimuth_angle",
+    "sun_altitude_angle", "fog_density", "fog_distance", "fog_falloff", "wetness", "scattering_intensity",
+    "mie_scattering_scale", "rayleigh_scattering_scale", "dust_storm",
 )  # fmt: skip
 (CLOUDINESS, PRECIPITATION, DEPOSITS, WIND, SUN_AZIMUTH, SUN_ALTITUDE, FOG_DENSITY, FOG_DISTANCE, FOG_FALLOFF, WETNESS,
  SCATTERING, MIE_SCALE, RAYLEIGH_SCALE, DUST_STORM) = range(14)  # fmt: skip
@@ -38,8 +38,8 @@ def _presets() -> dict[str, tuple[float, ...]]:
         for (hour, altitude_deg), (fog, wetness) in zip(_SUN_DEG.items(), fog_and_wetness, strict=True):
             name = _RENAMED.get(sky + hour, sky + hour)
             distance, falloff = (75.0, 1.0) if name in _FAR_FOG else (0.75, 0.1)
-            table[name] = (_NIGHT_CLOUDS.get(name, clouds), rain, deposits, wind, -1.0, altitude_deg, fog, distance, falloff,
-                           wetness, 1.0, 0.03, 0.0331, 0.0)  # fmt: skip
+            table[name] = (_NIGHT_CLOUDS.get(name, clouds), rain, deposits, wind, -1.0, altitude_deg, fog, distance,
+                           falloff, wetness, 1.0, 0.03, 0.0331, 0.0)  # fmt: skip
     table["DustStorm"] = (100.0, 0.0, 0.0, 100.0, -1.0, 45.0, 2.0, 0.75, 0.1, 0.0, 1.0, 0.03, 0.0331, 100.0)
     table["Default"] = (-1.0,) * 10 + (1.0, 0.03, 0.0331, 0.0)
     return table
