@@ -84,6 +84,21 @@ class _Journal:
         self._release(None)
 
 
+class _Pictures:
+    """Renders logged ticks, where a rig is asked for; a log of states alone never loads the renderer."""
+
+    def __init__(self, world: TownWorld, rig: CameraRig | None, seed: int) -> None:
+        self._world, self._rig, self._look = world, rig, None
+        if rig is not None:
+            from drivesim.town.render import Appearance
+
+            self._look = Appearance.from_weather(world.town.state.weather, seed)
+
+    def added(self, frame: Frame) -> Frame:
+        """The frame with its pictures."""
+        return frame if self._rig is None else replace(frame, images=self._world.render(self._rig, self._look))
+
+
 def realised_action(frame: Frame, following: Frame) -> NDArray[np.float64]:
     """(2,) mean acceleration and curvature from one tick to the next."""
     egos = (frame.ego, following.ego)
@@ -112,7 +127,8 @@ def record_drive(
     block = 16 if config.images else min(expected, 64)
     with LogWriter(path, header, block_ticks=block, expected_ticks=expected, overwrite=True) as writer:
         journal = _Journal(writer, plan.mode, config.period_s)
-        end, collided, driven_m = _drive(world, driver, events, journal, frame, config, rig)
+        pictures = _Pictures(world, rig, plan.appearance_seed)
+        end, collided, driven_m = _drive(world, driver, events, journal, frame, config, pictures)
         journal.finish()
         summary = DriveSummary(
             plan.name, plan.scenario.town, plan.mode, journal.ticks, end, collided, tuple(events.happened), driven_m,
@@ -124,7 +140,7 @@ def record_drive(
 
 def _drive(
     world: TownWorld, driver: LogDriver, events: Events, journal: _Journal, frame: Frame, config: RecordConfig,
-    rig: CameraRig | None,
+    pictures: _Pictures,
 ) -> tuple[str, str, float]:  # fmt: skip
     """Step until time is up, the goal is reached, or a second after the first collision."""
     collided, driven_m = "", 0.0
@@ -140,8 +156,7 @@ def _drive(
             events.step(frame, step * config.dt_s)
         control = driver.control(frame, config.dt_s)
         if step % config.steps_per_tick == 0:
-            pictured = replace(frame, images=world.render(rig)) if config.images and rig is not None else frame
-            journal.log(pictured, control, world.town.copy_state())
+            journal.log(pictures.added(frame), control, world.town.copy_state())
         if step >= last_step:
             break
         if frame.route.remaining_m < GOAL_M:

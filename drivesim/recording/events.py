@@ -19,7 +19,7 @@ from drivesim.worlds.routes import RoutePlan
 
 NEVER = -1
 AROUND_M = 150.0
-CLEAR_M = 14.0  # no background car right before the ego at the start
+CLEAR_M, CLEAR_BRAKING_MPS2 = 12.0, 2.5  # background cars start from rest: none nearer than the ego can stop
 WALK_REACH_M = 9.0  # from the middle of the ego's lane to where somebody can stand
 
 
@@ -49,7 +49,7 @@ class Events:
             self.happened.append("red_light")
         if self._plan.lead:
             self._place_lead(frame)
-        self._populate()
+        self._populate(frame)
 
     def step(self, frame: Frame, time_s: float) -> None:
         """Set off what is due."""
@@ -85,16 +85,17 @@ class Events:
             self._next_green(light, ALL_RED_S)
             self._patience_until_s = time_s + 20.0
 
-    def _populate(self) -> None:
+    def _populate(self, frame: Frame) -> None:
         """The town's own traffic, most of it where the ego will come by."""
         town, plan = self._town, self._plan
         place = self._route.place(self._ego_s_m + AROUND_M / 2.0)
         near = (place.x_m, -place.y_m)
         rows = town.populate(plan.vehicles, plan.walkers, near=near, radius_m=AROUND_M, rng=self._rng)
+        clear_m = CLEAR_M + frame.ego.speed_mps**2 / (2.0 * CLEAR_BRAKING_MPS2)
         for row in rows:
             x, y = float(town.state.xyz[row, 0]), -float(town.state.xyz[row, 1])
             s, lateral = self._route.project(x, y, self._ego_s_m)
-            if abs(lateral) < 2.5 and -12.0 < s - self._ego_s_m < CLEAR_M:
+            if abs(lateral) < 2.5 and -12.0 < s - self._ego_s_m < clear_m:
                 town.destroy(row)
 
     def _place_lead(self, frame: Frame) -> None:
