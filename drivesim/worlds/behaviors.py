@@ -193,7 +193,8 @@ def _waiting_driver(script: Script, state: ScriptState, around: Surroundings) ->
 
 
 _TRIGGER = {"trigger_distance_m": 0.0, "trigger_time_s": 0.0}
-_LANE = {**_TRIGGER, "speed_mps": 8.0, "pre_speed_mps": 0.0, "acceleration_mps2": 3.0, "turn": 0.0}
+_LANE = {**_TRIGGER, "speed_mps": 8.0, "pre_speed_mps": 0.0, "acceleration_mps2": 3.0, "turn": 0.0,
+         "x_m": math.nan, "y_m": math.nan}  # fmt: skip
 
 BEHAVIORS: dict[str, Behavior] = {
     "parked": Behavior(_parked, PATH_ROUTE, "stands where it is"),
@@ -270,12 +271,16 @@ def bind(spec: ActorSpec, route: RoutePlan, lanes: LaneMap, size_m: tuple[float,
 
 
 def _own_lane(spec: ActorSpec, route: RoutePlan, lanes: LaneMap, turn: int) -> tuple[Polyline, ScriptState]:
-    """The lane that fits the actor's place and heading best, and what follows it for 200 m."""
-    place = route.place(spec.route_s_m, spec.lateral_m)
-    yaw = place.yaw_rad + math.radians(spec.yaw_offset_deg)
-    found = lanes.nearest(place.x_m, -place.y_m, -yaw, max_distance_m=10.0)
+    """The lane at x_m, y_m (else beside the route, as the heading says), and what follows it for 200 m."""
+    p = parameters_of(spec)
+    if math.isnan(p["x_m"]) or math.isnan(p["y_m"]):
+        place = route.place(spec.route_s_m, spec.lateral_m)
+        x, y, yaw = place.x_m, place.y_m, -(place.yaw_rad + math.radians(spec.yaw_offset_deg))
+    else:
+        x, y, yaw = p["x_m"], p["y_m"], None
+    found = lanes.nearest(x, -y, yaw, max_distance_m=10.0)
     if found.lane < 0:
-        raise ConfigError(f"no lane for {spec.behavior!r} at route_s_m = {spec.route_s_m}, lateral_m = {spec.lateral_m}")
+        raise ConfigError(f"no lane for {spec.behavior!r} within 10 m of ({x:.1f}, {y:.1f})")
     pieces, lane, length_m = [], found.lane, 0.0
     while lane >= 0 and length_m < found.s_m + 200.0:
         pieces.append(lanes.network.point_xyz_m[lanes.lane_points(lane), :2].astype(np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.config import ConfigError
-from drivesim.datatypes import LIGHT_GREEN, LIGHT_RED, ActorSpec, Frame
+from drivesim.datatypes import LIGHT_GREEN, LIGHT_RED, LIGHT_YELLOW, ActorSpec, Frame
 from drivesim.town.catalogue import MODELS, model_row
 from drivesim.town.queries import LaneMap
 from drivesim.town.roads import RoadNetwork
@@ -28,12 +28,19 @@ from drivesim.worlds.carla_frames import mirrored
 from drivesim.worlds.routes import RoutePlan
 
 
+YELLOW_S, CLEAR_S = 2.0, 1.5
+
+
 @dataclass(frozen=True)
 class LightScript:
-    """A light on the route that waits for the ego, and the others of its junction, which stay red."""
+    """A light on the route that waits for the ego, and the others of its junction.
+
+    Until the ego has waited, one crossing phase is open; then nobody, for a moment; then the ego's.
+    """
 
     lights: tuple[int, ...]  # this one and those of the same phase
-    others: tuple[int, ...]
+    crossing: tuple[int, ...]  # those of the next phase
+    closed: tuple[int, ...]  # all others
     stop_s_m: float
     red_s: float
     trigger_distance_m: float
@@ -95,10 +102,11 @@ class Cast:
         """What every scripted light shows at `time_s`: light row -> LIGHT_*."""
         shown: dict[int, int] = {}
         for script, noticed_s in zip(self.lights, self._noticed_s, strict=True):
-            shown.update(dict.fromkeys(script.others, LIGHT_RED))
-            waited = noticed_s >= 0.0 and time_s >= noticed_s + script.red_s
-            own = LIGHT_GREEN if waited or script.red_s <= 0.0 else LIGHT_RED
-            shown.update(dict.fromkeys(script.lights, own))
+            left_s = script.red_s if noticed_s < 0.0 else noticed_s + script.red_s - time_s
+            crossing = LIGHT_GREEN if left_s > CLEAR_S + YELLOW_S else LIGHT_YELLOW if left_s > CLEAR_S else LIGHT_RED
+            shown.update(dict.fromkeys(script.closed, LIGHT_RED))
+            shown.update(dict.fromkeys(script.crossing, crossing))
+            shown.update(dict.fromkeys(script.lights, LIGHT_RED if left_s > 0.0 else LIGHT_GREEN))
         return shown
 
 
@@ -117,7 +125,10 @@ def _light_script(spec: ActorSpec, route: RoutePlan, network: RoadNetwork) -> Li
         raise ConfigError(f"no traffic light on the route at or after route_s_m = {spec.route_s_m}")
     stop_s_m, light = best
     group = network.light_group == network.light_group[light]
-    same_phase = group & (network.light_phase == network.light_phase[light])
-    own, others = (tuple(int(row) for row in np.flatnonzero(mask)) for mask in (same_phase, group & ~same_phase))
-    return LightScript(own, others, stop_s_m, p["red_s"], p["trigger_distance_m"])
-
+    phase, phases = int(network.light_phase[light]), np.unique(network.light_phase[group])
+    following = int(phases[(int(np.searchsorted(phases, phase)) + 1) % len(phases)])
+    masks = [group & (network.light_phase == phase), group & (network.light_phase == following)]
+    masks[1] &= ~masks[0]
+    masks.append(group & ~masks[0] & ~masks[1])
+    own, crossing, closed = (tuple(int(row) for row in np.flatnonzero(mask)) for mask in masks)
+    return LightScript(own, crossing, closed, stop_s_m, p["red_s"], p["trigger_distance_m"])
