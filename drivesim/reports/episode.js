@@ -79,7 +79,7 @@ const curvesCard = (drive, player, own) => {
 
 const resultCard = (drive, player) => {
   const measures = Object.entries(drive.measures);
-  return el('div', { class: 'columns' },
+  return el('div', { class: 'columns top' },
     el('section', { class: 'card' }, el('h2', {}, 'What happened'),
       drive.events.length ? el('ul', { class: 'events' }, drive.events.map((event) => el('li', {}, el('button', { onclick: () => player.seek(Math.max(0, event.t - 1)) }, `${number(event.t, 2)} s`), words(event.kind), event.text && el('span', { class: 'soft' }, ` ${event.text}`))))
         : el('p', { class: 'soft' }, 'No infraction.'),
