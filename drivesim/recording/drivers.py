@@ -46,12 +46,12 @@ def draw_style(mode: int, rng: np.random.Generator) -> DriverStyle:
     expert = ExpertConfig(
         name="risky",
         headway_s=float(rng.uniform(0.2, 1.0)),
-        min_gap_m=float(rng.uniform(0.6, 2.0)),
+        min_gap_m=float(rng.uniform(0.8, 2.0)),
         standing_gap_m=float(rng.uniform(0.8, 3.0)),
         acceleration_mps2=float(rng.uniform(1.5, 3.5)),
-        max_brake=float(rng.choice([1.5, 3.0, 4.5, 7.0, 7.0])),
+        max_brake=float(rng.choice([1.5, 3.0, 4.5, 7.0, 7.0, 7.0])),
         lateral_acceleration_mps2=float(rng.uniform(2.0, 3.5)),
-        speed_factor=float(rng.uniform(0.85, 1.4)),
+        speed_factor=float(rng.uniform(0.85, 1.3)),
         ignore_red=bool(rng.random() < 0.3),
         ignore_walkers=bool(rng.random() < 0.25),
         ignore_vehicles=bool(rng.random() < 0.05),
@@ -62,8 +62,8 @@ def draw_style(mode: int, rng: np.random.Generator) -> DriverStyle:
         expert=expert,
         acceleration_noise_mps2=float(rng.uniform(0.2, 1.0)),
         lateral_noise_mps2=float(rng.uniform(0.1, 0.8)),
-        weave_m=float(rng.choice([0.0, 0.6, 1.3])),
-        brake_rate_1ps=float(rng.uniform(0.0, 0.08)),
+        weave_m=float(rng.choice([0.0, 0.4, 0.8, 1.3])),
+        brake_rate_1ps=float(rng.uniform(0.0, 0.05)),
     )
 
 
