@@ -7,21 +7,27 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw_rain(bgra, amount, seed):  # type: ignore[no-untyped-def]
-    """Blend short slanted streaks into (h, w, 4); their places follow `seed`."""
-    height, width = bgra.shape[0], bgra.shape[1]
-    count = int(amount * width * height / 260)
-    h = np.uint32(seed) ^ np.uint32(0x5BD1E995)
-    for _ in range(count):
+def draw_rain(pixels, width, amount, seed):  # type: ignore[no-untyped-def]
+    """Blend short slanted streaks into packed BGRA pixels (h * w,); their places follow `seed`."""
+    height = pixels.shape[0] // width
+    h = np.uint32(np.uint32(seed) ^ np.uint32(0x5BD1E995)) | np.uint32(1)
+    for _ in range(int(amount * np.float32(width * height) / np.float32(260))):
         h = np.uint32(h ^ np.uint32(h << np.uint32(13)))
-        h = np.uint32(h ^ (h >> np.uint32(17)))
+        h = np.uint32(h ^ np.uint32(h >> np.uint32(17)))
         h = np.uint32(h ^ np.uint32(h << np.uint32(5)))
-        x, y = int(h % np.uint32(width)), int((h >> np.uint32(9)) % np.uint32(height))
-        length = 3 + int((h >> np.uint32(5)) & np.uint32(7)) * height // 144
-        alpha = 28 + int((h >> np.uint32(20)) & np.uint32(31))
+        x = np.int64(h % np.uint32(width))
+        y = np.int64(np.uint32(h >> np.uint32(9)) % np.uint32(height))
+        length = 3 + np.int64(np.uint32(h >> np.uint32(5)) & np.uint32(7)) * height // 144
+        alpha = 28 + np.int64(np.uint32(h >> np.uint32(20)) & np.uint32(31))
         for k in range(length):
-            py, px = y + k, x - k // 5
-            if py < height and px >= 0:
-                for c in range(3):
-                    value = int(bgra[py, px, c])
-                    bgra[py, px, c] = np.uint8(value + (max(value + 30, 196) - value) * alpha // 255) if value < 196 else np.uint8(value)
+            row, column = y + k, x - k // 5
+            if row >= height or column < 0:
+                break
+            at = row * width + column
+            old = pixels[at]
+            new = np.uint32(0xFF000000)
+            for shift in range(0, 24, 8):
+                value = np.int64(np.uint32(old >> np.uint32(shift)) & np.uint32(255))
+                value += max(min(value + 90, 200) - value, 0) * alpha // 90
+                new = np.uint32(new | np.uint32(np.uint32(value) << np.uint32(shift)))
+            pixels[at] = new

@@ -13,8 +13,8 @@ from drivesim.town.render import lighting, shading, staging
 from drivesim.town.render import visibility as vis
 from drivesim.town.render.appearance import Appearance, look_row, palette_of
 from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
-from drivesim.town.render.rain import draw_rain
-from drivesim.town.render.scene import Scene, load_scene
+from drivesim.town.render.frames import render_views
+from drivesim.town.render.scene import CELL_M, Scene, load_scene
 from drivesim.town.render.sky import detail_image, facade_atlas, sky_image
 from drivesim.town.render.visibility import Instances, Scratch, Slots
 from drivesim.town.roads import RoadNetwork
@@ -102,15 +102,10 @@ class TownRenderer:
             raise ValueError(f"out has shape {result.bgra.shape}, the views need {(count, height, width, 4)}")
         worker = self._worker(width, height, len(state.kind))
         dressed = self._dress(appearance)
-        anchor: Floats | None = None
-        for v in range(count):
-            position = np.ascontiguousarray(views.position_m[v], np.float64)
-            if anchor is None or np.hypot(*(position[:2] - anchor[:2])) > 24.0:
-                anchor = position if anchor is not None else np.median(views.position_m, axis=0)
-                if np.hypot(*(position[:2] - anchor[:2])) > 24.0:
-                    anchor = position
-                worker.light_up(self, state, dressed, anchor, appearance)
-            worker.draw(self, state, dressed, views, v, frame_seed, hide_row, result, "rgb" in outputs)
+        origins = np.ascontiguousarray(views.position_m, np.float64)
+        for first, last, anchor in _groups(origins):
+            worker.light_up(self, state, dressed, anchor, appearance)
+            worker.draw(self, state, dressed, views, origins, first, last, frame_seed, hide_row, result, "rgb" in outputs)
         return result
 
     def _worker(self, width: int, height: int, actors: int) -> _Worker:
@@ -124,7 +119,7 @@ class TownRenderer:
         with self._lock:
             if appearance not in self._dressed:
                 self._dressed[appearance] = _Dressed(appearance, self.scene)
-                if len(self._dressed) > 12:
+                if len(self._dressed) > 64:
                     self._dressed.popitem(last=False)
             self._dressed.move_to_end(appearance)
             return self._dressed[appearance]
@@ -143,6 +138,8 @@ class _Worker:
         self.actors = staging.empty_instances(actors)
         self.actor_order = np.zeros(actors, np.int32)
         self.shadow = np.zeros(lighting.SIZE**2, np.uint8)
+        self.standing = np.zeros(lighting.SIZE**2, np.uint8)
+        self.cast: tuple[float, ...] = ()
         self.light = np.zeros((lighting.LIGHT**2, 3), f)
         self.corner = np.zeros(2, np.float64)
         self.order = np.zeros(len(owner.scene.mesh), np.int32)
@@ -153,16 +150,22 @@ class _Worker:
     def light_up(self, owner: TownRenderer, state: TownState, dressed: _Dressed, anchor: Floats, appearance: Appearance) -> None:
         """Choose the scenery around `anchor`, rewrite the shadow and lamp grids, stage the actors."""
         scene, look = owner.scene, dressed.look
-        self.corner[:] = np.floor(anchor[:2]) - lighting.REACH_M
+        self.corner[:] = np.floor(anchor[:2] / 8.0) * 8.0 - lighting.REACH_M + 4.0
         self.static = owner._static._replace(tint=dressed.tint)
-        self.count = int(staging.gather(self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, vis_cell()))
-        self.shadow[:] = 0
+        self.count = int(staging.gather(self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, CELL_M))
         sun = look[:3].astype(np.float64)
         if max(look[3:6]) > 0.02 and sun[2] > 0.02:
             shift = -sun[:2] / max(float(sun[2]), 0.12)
-            chosen = int(staging.near(self.chosen, scene.casters, self.corner, 2 * lighting.REACH_M, 60.0))
-            lighting.cast_static(self.shadow, self.corner, scene.casters, self.chosen, chosen, shift[0], shift[1])
+            cast = (float(self.corner[0]), float(self.corner[1]), float(shift[0]), float(shift[1]))
+            if cast != self.cast:  # the standing shadows change only when the grid or the sun moves
+                self.standing[:] = 0
+                chosen = int(staging.near(self.chosen, scene.casters, self.corner, 2 * lighting.REACH_M, 60.0))
+                lighting.cast_static(self.standing, self.corner, scene.casters, self.chosen, chosen, shift[0], shift[1])
+                self.cast = cast
+            self.shadow[:] = self.standing
             lighting.cast_actors(self.shadow, self.corner, state.kind, state.xyz, state.rotation, state.half_size, shift[0], shift[1])
+        else:
+            self.shadow[:] = 0
         self.light[:] = 0
         if look[vis.NIGHT] > 0:
             chosen = int(staging.near(self.chosen, scene.lamps, self.corner, 2 * lighting.REACH_M, 16.0))
@@ -175,43 +178,37 @@ class _Worker:
                              scene.mesh_sphere, look, self.shadow, self.light, self.corner, appearance.shuffle_tints, appearance.seed & 0x7FFFFFFF)  # fmt: skip
         staging.light_statics(self.static, self.order, self.count, look, self.light, self.corner, scene.kind)
 
-    def draw(self, owner: TownRenderer, state: TownState, dressed: _Dressed, views: Views, v: int, frame_seed: int, hide_row: int,
-             out: Rendered, post: bool) -> None:  # fmt: skip
-        """One view into `out`."""
-        scene, s, f = owner.scene, self.scratch, np.float32
-        width, height = views.width, views.height
-        focal = 0.5 * width / np.tan(0.5 * float(views.fov_rad[v]))
-        lens = np.array([focal, 0.5 * width - 0.5, 0.5 * height - 0.5, width, height, VIEW_M], f)
-        origin = np.ascontiguousarray(views.position_m[v], np.float64)
-        axes = camera_axes(views.rotation_rad[v])
-        s.inverse_z[:] = f(1.0) / vis.FAR_M
-        s.slot[:] = -1
-        s.tangent[:] = (s.column - lens[1]) / lens[0]
-        count = int(staging.sort_actors(self.actor_order, self.actors, origin))
-        used = vis.draw_instances(self.actor_order, count, origin, axes, lens, scene.meshes, self.actors, dressed.look, s, self.slots, 0, hide_row)
-        used = vis.draw_instances(self.order, self.count, origin, axes, lens, scene.meshes, self.static, dressed.look, s, self.slots, used, -1)
-        staging.draw_signals(self.order, self.count, self.static, state.light_state, origin, axes, lens, s, self.slots, used)
+    def draw(self, owner: TownRenderer, state: TownState, dressed: _Dressed, views: Views, origins: Floats, first: int, last: int,
+             frame_seed: int, hide_row: int, out: Rendered, post: bool) -> None:  # fmt: skip
+        """Views first..last-1 into `out`."""
+        count, pixels = len(origins), views.width * views.height
+        lens = np.empty((count, 6), np.float32)
+        lens[:, 0] = 0.5 * views.width / np.tan(0.5 * np.asarray(views.fov_rad, np.float64))
+        lens[:, 1:] = 0.5 * views.width - 0.5, 0.5 * views.height - 0.5, views.width, views.height, VIEW_M
+        seeds = ((frame_seed * 2654435761 + np.arange(count, dtype=np.int64) * 2654404609) & 0xFFFFFFFF).astype(np.uint32)
         paint = shading.Painting(dressed.look, dressed.palette, CLASS_OF, owner._rough, owner._detail, dressed.sky, owner._facade,
                                  self.shadow, self.light, self.corner)  # fmt: skip
-        seed = np.uint32((frame_seed * 2654435761 + v * 40503 * 65537) & 0xFFFFFFFF)
-        pixels = out.bgra[v].reshape(-1).view(np.uint32)
-        shading.shade_view(origin, axes, lens, s, self.slots, scene.ground, paint, seed, pixels, out.depth_m[v].reshape(-1),
-                           out.semantic[v].reshape(-1), out.instance[v].reshape(-1))  # fmt: skip
-        if post and dressed.look[vis.RAIN] > 0:
-            draw_rain(out.bgra[v], float(dressed.look[vis.RAIN]), seed)
+        render_views(first, last, origins, camera_axes(np.asarray(views.rotation_rad, np.float64)), lens, hide_row, seeds,
+                     owner.scene.meshes, self.actors, self.actor_order, self.static, self.order, self.count, state.light_state,
+                     owner.scene.ground, paint, self.scratch, self.slots, out.bgra.reshape(count, -1).view(np.uint32),
+                     out.depth_m.reshape(count, pixels), out.semantic.reshape(count, pixels), out.instance.reshape(count, pixels), post)  # fmt: skip
 
 
-def vis_cell() -> float:
-    """Side of the scene's cells in metres."""
-    from drivesim.town.render.scene import CELL_M
-
-    return CELL_M
+def _groups(origins: Floats) -> list[tuple[int, int, Floats]]:
+    """Runs of views (first, last, middle) whose cameras are close enough to share light and scenery."""
+    out: list[tuple[int, int, Floats]] = []
+    first = 0
+    for v in range(1, len(origins) + 1):
+        if v == len(origins) or np.hypot(*(origins[v, :2] - origins[first, :2])) > 24.0:
+            out.append((first, v, origins[first:v].mean(axis=0)))
+            first = v
+    return out
 
 
 def camera_axes(rotation: Floats) -> NDArray[np.float32]:
-    """Rows right, down, forward (3, 3) of roll, pitch, yaw in CARLA's convention."""
-    (sr, sp, sy), (cr, cp, cy) = np.sin(rotation), np.cos(rotation)
-    forward = (cp * cy, cp * sy, sp)
+    """Rows right, down, forward (v, 3, 3) of roll, pitch, yaw (v, 3) in CARLA's convention."""
+    (sr, sp, sy), (cr, cp, cy) = np.sin(rotation).T, np.cos(rotation).T
     right = (cy * sp * sr - sy * cr, sy * sp * sr + cy * cr, -cp * sr)
-    up = (-cy * sp * cr - sy * sr, -sy * sp * cr + cy * sr, cp * cr)
-    return np.array([right, [-u for u in up], forward], np.float32)
+    down = (cy * sp * cr + sy * sr, sy * sp * cr - cy * sr, -cp * cr)
+    forward = (cp * cy, cp * sy, sp)
+    return np.ascontiguousarray(np.stack([np.stack(row, axis=1) for row in (right, down, forward)], axis=1), np.float32)

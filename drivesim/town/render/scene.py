@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from drivesim.town.render.terrain import build_land, deck_meshes, land_meshes
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.scenery import CITY, STYLES, SUBURB, Scenery, scenery
 
-SCENE_VERSION = 1
+SCENE_VERSION = 2
 CELL_M = 64.0
 KIND_LAND, KIND_HOUSE, KIND_TREE, KIND_LAMP, KIND_MAST, KIND_HEAD, KIND_SIGN, KIND_PROP = range(8)
 
@@ -91,7 +92,10 @@ def _save(scene: Scene, folder: Path) -> None:
 
 def _load(folder: Path) -> Scene:
     def read(name: str) -> NDArray[np.generic]:
-        return np.ascontiguousarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        # only the raster is large enough to share between processes
+        mode: Literal["r"] | None = "r" if name.startswith("ground.level") else None
+        array: NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
+        return array
 
     groups = {"meshes": Meshes, "ground": Ground}
     values: dict[str, object] = {}

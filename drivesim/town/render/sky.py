@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -25,6 +27,7 @@ def detail_image(seed: int) -> NDArray[np.uint8]:
     return np.clip(128 + 38 * mixed, 0, 255).astype(np.uint8).ravel()
 
 
+@lru_cache(maxsize=64)  # the costly part of dressing a look; training draws from a pool of looks
 def sky_image(a: Appearance) -> NDArray[np.uint32]:
     """The upper half of the sky: r | g << 8 | b << 16, (SKY_SIZE ** 2,)."""
     n = SKY_SIZE

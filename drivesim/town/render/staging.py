@@ -20,7 +20,7 @@ def empty_instances(n: int) -> Instances:
     f = np.float32
     return Instances(np.zeros((n, 3), np.float64), np.zeros((n, 9), f), np.ones(n, f), np.full(n, -1, np.int32), np.full(n, -1, np.int32),
                      np.zeros(n, f), np.zeros(n, f), np.full((n, 3, 3), 255, np.uint8), np.zeros(n, np.uint32), np.zeros(n, np.uint16),
-                     np.zeros((n, 4), f), np.zeros(n, np.int32), np.full(n, -1, np.int32))  # fmt: skip
+                     np.zeros((n, 4), f), np.zeros(n, np.int32), np.full(n, 7.0, f), np.full(n, -1, np.int32))  # fmt: skip
 
 
 def static_instances(scene: Scene) -> Instances:
@@ -31,6 +31,7 @@ def static_instances(scene: Scene) -> Instances:
     out.position[:] = scene.position
     out.rotation[:, 0], out.rotation[:, 1], out.rotation[:, 3], out.rotation[:, 4], out.rotation[:, 8] = c, -s, s, c, 1.0
     out.lit[:, 0] = 1.0
+    out.far_px[scene.kind == KIND_TREE] = 17.0
     return out._replace(scale=scene.scale, mesh=scene.mesh, far=scene.far, key=scene.key, signal=scene.signal,
                         centre_z=scene.mesh_sphere[scene.mesh, 0], radius=scene.mesh_sphere[scene.mesh, 1])  # fmt: skip
 

@@ -93,12 +93,14 @@ def far_tree_mesh(kind: int) -> Mesh:
     """A dozen polygons."""
     mesh = Mesh()
     if kind == 6:
-        mesh.blob((0.0, 0.0, 0.45), (0.75, 0.75, 0.55), (230, 230, 230), VEGETATION, TINT_A, rings=2, sides=4)
+        mesh.blob((0.0, 0.0, 0.45), (0.75, 0.75, 0.55), (230, 230, 230), VEGETATION, FOLIAGE, rings=2, sides=4)
     elif kind >= 4:
-        mesh.pole(0, 0, 1.1, 7.8, 1.7, (190, 190, 190), VEGETATION, sides=5, top_radius=0.04, kind=TINT_A)
+        mesh.pole(0, 0, 0, 1.6, 0.18, (84, 62, 46), VEGETATION, sides=3)
+        mesh.pole(0, 0, 1.1, 7.8, 1.7, (225, 225, 225), VEGETATION, sides=6, top_radius=0.04, kind=FOLIAGE)
     else:
         mesh.pole(0, 0, 0, 3.2, 0.2, (92, 70, 52), VEGETATION, sides=3)
-        mesh.blob((0.0, 0.0, 4.6), (2.1, 2.1, 1.9), (200, 200, 200), VEGETATION, TINT_A, rings=3, sides=5)
+        mesh.blob((0.2, 0.1, 5.0), (1.75, 1.75, 1.5), (240, 240, 240), VEGETATION, FOLIAGE, rings=3, sides=5)
+        mesh.blob((-0.3, -0.2, 4.2), (1.9, 2.1, 1.2), (225, 225, 225), VEGETATION, FOLIAGE, rings=3, sides=6)
     return mesh
 
 

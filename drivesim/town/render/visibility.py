@@ -41,6 +41,7 @@ class Instances(NamedTuple):
     ident: NDArray[np.uint16]  # (n,) instance id of the pictures
     lit: NDArray[np.float32]  # (n, 4) share of sun, then rgb of local lamps
     key: NDArray[np.int32]  # (n,) facade: tile | building << 8
+    far_px: NDArray[np.float32]  # (n,) radius in pixels under which `far` is drawn
     signal: NDArray[np.int32]  # (n,) traffic light shown by this head, or -1
 
 
@@ -209,6 +210,13 @@ def shade_polygon(p, i, o, view, nx, ny, nz, meshes, things, look, slots, slot):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _row_times(axes, r, rot):  # type: ignore[no-untyped-def]
+    """Row r of axes @ rotation."""
+    a, b, c = axes[r, 0], axes[r, 1], axes[r, 2]
+    return a * rot[0] + b * rot[3] + c * rot[6], a * rot[1] + b * rot[4] + c * rot[7], a * rot[2] + b * rot[5] + c * rot[8]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, slots, used, hide):  # type: ignore[no-untyped-def]
     """Draw `count` instances in `order` into the z-buffer of one view.
 
@@ -221,7 +229,7 @@ def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, sl
     slant_x, slant_y = np.sqrt(np.float32(1) + wide_x * wide_x), np.sqrt(np.float32(1) + wide_y * wide_y)
     near = np.float32(0.12)
     ring, cam = s.ring, s.camera
-    m = np.empty(9, np.float32)
+    vertex, plane, corner = meshes.vertex, meshes.plane, meshes.corner
     for k in range(count):
         i = order[k]
         mesh = things.mesh[i]
@@ -248,15 +256,15 @@ def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, sl
             pixels = radius * focal / cz
             if pixels < np.float32(0.5):
                 continue
-            if pixels < np.float32(7.0):
+            if pixels < things.far_px[i]:
                 mesh = things.far[i]
                 if mesh < 0:
                     continue
-        first_vertex, vertices = meshes.table[mesh, 0], meshes.table[mesh, 1]
-        first_polygon, polygons = meshes.table[mesh, 2], meshes.table[mesh, 3]
-        for r in range(3):
-            for c in range(3):
-                m[r * 3 + c] = axes[r, 0] * rot[c] + axes[r, 1] * rot[3 + c] + axes[r, 2] * rot[6 + c]
+        first_vertex, vertices = np.uint64(meshes.table[mesh, 0]), np.uint64(meshes.table[mesh, 1])
+        first_polygon, polygons = np.uint64(meshes.table[mesh, 2]), np.uint64(meshes.table[mesh, 3])
+        m0, m1, m2 = _row_times(axes, 0, rot)
+        m3, m4, m5 = _row_times(axes, 1, rot)
+        m6, m7, m8 = _row_times(axes, 2, rot)
         tx = axes[0, 0] * dx + axes[0, 1] * dy + axes[0, 2] * dz
         ty = axes[1, 0] * dx + axes[1, 1] * dy + axes[1, 2] * dz
         tz = axes[2, 0] * dx + axes[2, 1] * dy + axes[2, 2] * dz
@@ -267,40 +275,45 @@ def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, sl
         ez = -(rot[2] * dx + rot[5] * dy + rot[8] * dz) * inv
         inside = cz - radius > near
         for v in range(vertices):
-            px = meshes.vertex[first_vertex + v, 0] * scale
-            py = meshes.vertex[first_vertex + v, 1] * scale
-            pz = meshes.vertex[first_vertex + v, 2] * scale
-            x = m[0] * px + m[1] * py + m[2] * pz + tx
-            y = m[3] * px + m[4] * py + m[5] * pz + ty
-            z = m[6] * px + m[7] * py + m[8] * pz + tz
+            px = vertex[first_vertex + v, 0] * scale
+            py = vertex[first_vertex + v, 1] * scale
+            pz = vertex[first_vertex + v, 2] * scale
+            x = m0 * px + m1 * py + m2 * pz + tx
+            y = m3 * px + m4 * py + m5 * pz + ty
+            z = m6 * px + m7 * py + m8 * pz + tz
             cam[v, 0], cam[v, 1], cam[v, 2] = x, y, z
             if z >= near:
                 over = focal / z
                 cam[v, 3], cam[v, 4] = centre_x + x * over, centre_y + y * over
         for p in range(first_polygon, first_polygon + polygons):
-            px, py, pz = meshes.plane[p, 0], meshes.plane[p, 1], meshes.plane[p, 2]
-            distance = (px * ex + py * ey + pz * ez + meshes.plane[p, 3]) * scale
+            px, py, pz = plane[p, 0], plane[p, 1], plane[p, 2]
+            distance = (px * ex + py * ey + pz * ez + plane[p, 3]) * scale
             if distance <= np.float32(1e-4):
                 continue
             n = np.int64(meshes.corners[p])
-            behind = 0
-            for q in range(n):
-                v = meshes.corner[p, q]
-                for col in range(5):
-                    ring[q, col] = cam[v, col]
-                if not inside and cam[v, 2] < near:
-                    behind += 1
-            if behind == n:
-                continue
-            if behind > 0:
-                n = clip_near(n, ring, near)
-                for q in range(n):
-                    over = focal / ring[q, 2]
-                    ring[q, 3], ring[q, 4] = centre_x + ring[q, 0] * over, centre_y + ring[q, 1] * over
+            if inside:
+                for q in range(np.uint64(n)):
+                    v = np.uint64(corner[p, q])
+                    ring[q, 3], ring[q, 4] = cam[v, 3], cam[v, 4]
+            else:
+                behind = 0
+                for q in range(np.uint64(n)):
+                    v = np.uint64(corner[p, q])
+                    for col in range(5):
+                        ring[q, col] = cam[v, col]
+                    if cam[v, 2] < near:
+                        behind += 1
+                if behind == n:
+                    continue
+                if behind > 0:
+                    n = clip_near(n, ring, near)
+                    for q in range(n):
+                        over = focal / ring[q, 2]
+                        ring[q, 3], ring[q, 4] = centre_x + ring[q, 0] * over, centre_y + ring[q, 1] * over
             # 1/z = -(normal . ray) / distance, affine in the pixel
-            qx = m[0] * px + m[1] * py + m[2] * pz
-            qy = m[3] * px + m[4] * py + m[5] * pz
-            qz = m[6] * px + m[7] * py + m[8] * pz
+            qx = m0 * px + m1 * py + m2 * pz
+            qy = m3 * px + m4 * py + m5 * pz
+            qz = m6 * px + m7 * py + m8 * pz
             over = np.float32(-1) / distance
             a, b = qx * over / focal, qy * over / focal
             c = qz * over - a * centre_x - b * centre_y
