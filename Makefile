@@ -41,7 +41,6 @@ bench: setup  ## speeds side by side, into bench.json
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 train: setup  ## train a recipe (RECIPE=nano: two CPU cores; RECIPE=full: one GPU)

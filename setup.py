@@ -1,4 +1,4 @@
-"""Copies the data that lives outside the package (scenarios, suites) into the wheel; everything else is in pyproject.toml."""
+"""Copies scenarios and suites, which live outside the package, into the wheel; all else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -13,6 +13,7 @@ class BuildWithData(build_py):
     """Adds drivesim/_data/ to a wheel; a checkout reads the folders where they are."""
 
     def run(self) -> None:
+        """Build as ever, then copy."""
         super().run()
         if self.editable_mode:
             return

@@ -6,34 +6,32 @@ Heavy rooms are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import drivesim
 from drivesim.config import ConfigError, nearest
-
-if TYPE_CHECKING:
-    from drivesim.suite import Suite
+from drivesim.preflight import WrongInput, ready_suite, require_free_ports, require_planners, say_line, split_address
 
 WRONG_INPUT, INTERRUPTED, CRASHED = 2, 130, 1
 
 app = typer.Typer(
-    name="drivesim", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    name="drivesim",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
     help="Drive CARLA's towns, learn latents from the logs, plan in them, and score the drives. "
-         "`drivesim COMMAND --help` shows an example of each.",
-)  # fmt: skip
-towns_app = typer.Typer(help="List or install the towns.\n\nExample: `drivesim towns install Town01 Town02`", invoke_without_command=True)
+    "`drivesim COMMAND --help` shows an example of each.",
+)
+towns_app = typer.Typer(
+    help="List or install the towns.\n\nExample: `drivesim towns install Town01 Town02`", invoke_without_command=True
+)
 app.add_typer(towns_app, name="towns")
-
-
-class WrongInput(ValueError):  # noqa: N818
-    """Something that the user can put right; the message says how."""
 
 
 def _version(wanted: bool) -> None:
@@ -49,35 +47,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
-
-
-def _require_free_ports(host: str, port: int) -> None:
-    """CARLA speaks on `port` and streams on `port + 1`."""
-    if port == 0:
-        return
-    for number in (port, port + 1):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, number))
-            except OSError as error:
-                raise WrongInput(f"port {number} on {host} cannot be had ({error.strerror}): stop what uses it, or give another --port") from None
-
-
-def _split_address(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise WrongInput(f"--carla {address!r}: write host:port, e.g. localhost:2000")
-    return host, int(port)
 
 
 @app.command()
 def serve(
     town: Annotated[str, typer.Option(help="Town to start with; a client may load others.")] = "Town02",
-    port: Annotated[int, typer.Option(min=0, max=65534, help="Port of CARLA's RPC; streaming takes the next one.")] = 2000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65534, help="Port of CARLA's RPC; streaming takes the next one.")
+    ] = 2000,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     xodr: Annotated[Path | None, typer.Option(help="Serve this OpenDRIVE file as OpenDriveMap instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the scenery, the lights and the town's own traffic.")] = 0,
@@ -91,7 +73,7 @@ def serve(
     name = canonical_name(town)
     if xodr is not None and not xodr.is_file():
         raise WrongInput(f"no such file: {xodr}")
-    _require_free_ports(host, port)
+    require_free_ports(host, port)
     from drivesim.carla_server.server import CarlaServer
 
     server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed)
@@ -111,7 +93,9 @@ def record(
     episodes: Annotated[int, typer.Option(min=1, help="How many drives.")] = 8,
     seconds: Annotated[float, typer.Option(min=1.0, help="Longest drive.")] = 30.0,
     risky: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of risky drives.")] = 1.0 / 3.0,
-    images: Annotated[bool, typer.Option(help="With camera images, or states alone (they can be rendered later).")] = True,
+    images: Annotated[
+        bool, typer.Option(help="With camera images, or states alone (they can be rendered later).")
+    ] = True,
     workers: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option()] = 0,
     config: Annotated[Path | None, typer.Option(help="A TOML file with every setting, instead of the options.")] = None,
@@ -137,7 +121,10 @@ def record(
     console = Console()
 
     def tell(done: int, total: int, drive: Any) -> None:
-        console.print(f"{done}/{total}  {drive.name}  {drive.ticks} ticks  {drive.driven_m:.0f} m  {drive.end}  {drive.wall_s:.1f} s", highlight=False)
+        console.print(
+            f"{done}/{total}  {drive.name}  {drive.ticks} ticks  {drive.driven_m:.0f} m  {drive.end}",
+            highlight=False,
+        )
 
     paths = record_drives(settings, out, tell)
     console.print(f"{len(paths)} drives in {out}", highlight=False)
@@ -155,7 +142,9 @@ def train(
     checkout = Path(drivesim.__file__).parent.parent
     recipes = checkout / "training" / "recipes"
     if not recipes.is_dir():
-        raise WrongInput("training is not in the wheel: clone the repository, `make setup`, and call its .venv/bin/drivesim train")
+        raise WrongInput(
+            "training is not in the wheel: clone the repository, `make setup`, and call its .venv/bin/drivesim train"
+        )
     path = Path(recipe) if recipe.endswith(".toml") else recipes / f"{recipe}.toml"
     if not path.is_file():
         raise WrongInput(f"no recipe {recipe!r}: {nearest(recipe, [file.stem for file in recipes.glob('*.toml')])}")
@@ -178,60 +167,27 @@ def train(
         console.print(f"{stage:<10} {share:6.1%}  {numbers}", highlight=False)
 
     checkpoint = run_training(settings, out or Path("runs") / settings.name, tell)
-    console.print(f"checkpoint: {checkpoint}\ntry it: drivesim evaluate --suite demo --planner latent --checkpoint {checkpoint} --out runs/try", highlight=False)
-
-
-def _suite(name: str, scenarios: list[str] | None) -> Suite:
-    """The suite, or the part of it that was asked for, every scenario checked; its towns are made ready.
-
-    Scenarios of a town that cannot be fetched here are left out, with a line that says so.
-    """
-    from drivesim.suite import load_scenario, load_suite
-    from drivesim.town.towns import TownUnavailable, road_network
-
-    suite = load_suite(name)
-    for scenario in scenarios or ():
-        if scenario not in suite.scenarios:
-            load_scenario(scenario)  # outside the suite, any other scenario will do; an unknown one is refused
-    wanted = tuple(dict.fromkeys(scenarios)) if scenarios else suite.scenarios
-    towns = {scenario: load_scenario(scenario).town for scenario in wanted}
-    missing: dict[str, str] = {}
-    for town in dict.fromkeys(towns.values()):
-        try:
-            road_network(town, say_line)
-        except TownUnavailable as error:
-            missing[town] = str(error)
-    left = tuple(scenario for scenario in wanted if towns[scenario] not in missing)
-    if missing and not left:
-        raise WrongInput(next(iter(missing.values())))
-    for town, why in missing.items():
-        say_line(f"left out {sum(where == town for where in towns.values())} scenario(s) in {town}: {why}")
-    return replace(suite, scenarios=left)
-
-
-def _require_planners(names: list[str], checkpoint: Path | None) -> None:
-    """Names and the checkpoint of learned planners, with the rig that will drive."""
-    from drivesim.build import NEEDS_CHECKPOINT, require_planner
-
-    for name in names:
-        require_planner(name)
-    if checkpoint is not None and NEEDS_CHECKPOINT & set(names):
-        from drivesim.datatypes import default_rig
-        from drivesim.models.world_model import WorldModel
-
-        WorldModel.load(checkpoint, default_rig())
+    console.print(
+        f"checkpoint: {checkpoint}\n"
+        f"try it: drivesim evaluate --suite demo --planner latent --checkpoint {checkpoint} --out runs/try",
+        highlight=False,
+    )
 
 
 @app.command()
 def evaluate(
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished evaluation in it goes on.")],
     suite: Annotated[str, typer.Option(help="Name of a suite, or a TOML file.")] = "demo",
-    planner: Annotated[list[str] | None, typer.Option(help="Planner, or package.module:Class; repeat for more.")] = None,
+    planner: Annotated[
+        list[str] | None, typer.Option(help="Planner, or package.module:Class; repeat for more.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds of every scenario.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Episodes at a time, each with a server of its own.")] = 2,
     carla: Annotated[str | None, typer.Option(help="host:port of a CARLA 0.9.16 server, instead of our own.")] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; repeat for more.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights of the learned planners; the shipped ones by default.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of the learned planners; the shipped ones by default.")
+    ] = None,
 ) -> None:
     """Drive planners through a suite, closed loop, score them and write the report.
 
@@ -239,15 +195,15 @@ def evaluate(
     """
     from rich.console import Console
 
+    from drivesim.build import NEEDS_CHECKPOINT
     from drivesim.reports.console import EvaluationProgress, scorecard_table
     from drivesim.reports.run_report import REPORT_FILE, SCORECARD_FILE, write_report
-    from drivesim.build import NEEDS_CHECKPOINT
     from drivesim.suite import Progress, run_suite
 
     names = list(dict.fromkeys(planner or ["latent"]))
-    chosen = _suite(suite, scenario)
-    address = None if carla is None else _split_address(carla)
-    _require_planners(names, checkpoint)
+    chosen = ready_suite(suite, scenario)
+    address = None if carla is None else split_address(carla)
+    require_planners(names, checkpoint)
     weights = {} if checkpoint is None else {name: checkpoint for name in names if name in NEEDS_CHECKPOINT}
     console = Console()
     with EvaluationProgress(names, len(chosen.scenarios) * seeds, console) as progress:
@@ -255,9 +211,13 @@ def evaluate(
         def tell(done: Progress) -> None:
             progress.finished(done.planner, done.scenario_id, done.end, done.driving_score)
             if done.error:
-                console.print(f"{done.scenario_id}, {done.planner}, seed {done.seed}: {done.error}", style="red", highlight=False)
+                console.print(
+                    f"{done.scenario_id}, {done.planner}, seed {done.seed}: {done.error}", style="red", highlight=False
+                )
 
-        card = run_suite(chosen, names, range(seeds), out=out, workers=workers, carla=address, checkpoints=weights, on_progress=tell)
+        card = run_suite(
+            chosen, names, range(seeds), out=out, workers=workers, carla=address, checkpoints=weights, on_progress=tell
+        )
     console.print(scorecard_table(card))
     write_report(out)
     console.print(f"report:    {out / REPORT_FILE}\nscorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
@@ -300,7 +260,9 @@ def replay(
     """
     from drivesim.reports.replay import write_replay
 
-    path = write_replay(log, checkpoint, brake_at, out or log.with_name(f"{log.name.removesuffix('.zarr')}-replay.html"))
+    path = write_replay(
+        log, checkpoint, brake_at, out or log.with_name(f"{log.name.removesuffix('.zarr')}-replay.html")
+    )
     print(f"replay: {path}")
 
 
@@ -344,11 +306,6 @@ def install(
             raise
         # Without a network the built-in town serves; a setup must not fail for that.
         say_line(f"{error}")
-
-
-def say_line(text: str) -> None:
-    """One line on stderr."""
-    print(" ".join(str(text).split()), file=sys.stderr, flush=True)
 
 
 def _is_ours(error: BaseException) -> bool:

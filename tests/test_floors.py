@@ -16,16 +16,22 @@ FLOORS = {
     "geometry": 1, "config": 1,
     "datatypes": 2, "runs": 2,
     "interfaces": 3,
-    "town": 4, "worlds": 4, "logs": 4, "models": 4, "planning": 4, "control": 4, "scoring": 4, "drive": 4, "episodes": 4,
+    "town": 4, "worlds": 4, "logs": 4, "models": 4, "planning": 4, "control": 4, "scoring": 4, "drive": 4,
+    "episodes": 4,
     "carla_server": 5, "build": 5, "recording": 5,
     "suite": 6, "reports": 6, "training": 6,
-    "cli": 7, "eval": 7,
+    "cli": 7, "preflight": 7, "eval": 7,
 }  # fmt: skip
 
 # The few arrows within a floor; each has its reason in CONTRIBUTING.md.
-LEVEL_ARROWS = {("worlds", "town"), ("drive", "worlds")}
+LEVEL_ARROWS = {("worlds", "town"), ("drive", "worlds"), ("cli", "preflight")}
 # What a room must do without, whatever its floor: it runs where these are not.
-FORBIDDEN = {"town": {"torch", "socket", "asyncio"}, "carla_server": {"torch"}, "geometry": {"torch", "carla"}, "datatypes": {"torch", "carla"}}
+FORBIDDEN = {
+    "town": {"torch", "socket", "asyncio"},
+    "carla_server": {"torch"},
+    "geometry": {"torch", "carla"},
+    "datatypes": {"torch", "carla"},
+}
 CARLA_USERS = ("town/opendrive.py", "worlds/")  # the only places that may import the carla package
 SHAPELESS = {"utils", "util", "helpers", "helper", "common", "misc", "stuff", "tools"}
 
@@ -50,7 +56,11 @@ def imported(path: Path) -> list[tuple[str, int]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.relative_to(ROOT)}:{node.lineno}: relative import; write the whole name"
             module = node.module or ""
-            names += [(f"{module}.{alias.name}", node.lineno) for alias in node.names] if module == "drivesim" else [(module, node.lineno)]
+            names += (
+                [(f"{module}.{alias.name}", node.lineno) for alias in node.names]
+                if module == "drivesim"
+                else [(module, node.lineno)]
+            )
     return names
 
 
@@ -74,7 +84,9 @@ def arrows() -> list[tuple[str, str, str]]:
 
 def test_every_room_has_a_floor() -> None:
     rooms = {room_of(path) for path in sources()} - {None}
-    assert rooms <= set(FLOORS), f"rooms without a floor (add them to FLOORS and to CONTRIBUTING.md): {rooms - set(FLOORS)}"
+    assert rooms <= set(FLOORS), (
+        f"rooms without a floor (add them to FLOORS and to CONTRIBUTING.md): {rooms - set(FLOORS)}"
+    )
 
 
 def test_imports_point_down() -> None:
@@ -105,12 +117,15 @@ def test_the_library_does_not_know_its_studies() -> None:
         for path in sources()
         if path.is_relative_to(ROOT / "drivesim")
         for name, line in imported(path)
-        if name.split(".")[0] == "eval" or (name.split(".")[0] == "training" and str(path.relative_to(ROOT)) not in late)
+        if name.split(".")[0] == "eval"
+        or (name.split(".")[0] == "training" and str(path.relative_to(ROOT)) not in late)
     ]
     assert not wrong
     top = ast.parse((ROOT / "drivesim/cli.py").read_text()).body
     modules = [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
-    assert not any(module.startswith("training") for module in modules), "cli.py must reach training/ inside the command"
+    assert not any(module.startswith("training") for module in modules), (
+        "cli.py must reach training/ inside the command"
+    )
 
 
 def test_training_does_not_know_eval() -> None:
@@ -126,7 +141,11 @@ def test_rooms_do_without() -> None:
             if package in FORBIDDEN.get(room or "", ()):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {package}")
             inside = path.is_relative_to(ROOT / "drivesim")
-            if package == "carla" and inside and not path.relative_to(ROOT / "drivesim").as_posix().startswith(CARLA_USERS):
+            if (
+                package == "carla"
+                and inside
+                and not path.relative_to(ROOT / "drivesim").as_posix().startswith(CARLA_USERS)
+            ):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports carla; only {', '.join(CARLA_USERS)} may")
     assert not wrong, "\n".join(wrong)
 
@@ -141,7 +160,9 @@ def test_nothing_is_unpickled() -> None:
 
 @pytest.mark.parametrize("folder", ["drivesim", "training", "eval", "tests", "tools"])
 def test_files_have_names_of_the_field(folder: str) -> None:
-    shapeless = [path for path in (ROOT / folder).rglob("*") if path.stem.lower() in SHAPELESS and path != ROOT / "tools"]
+    shapeless = [
+        path for path in (ROOT / folder).rglob("*") if path.stem.lower() in SHAPELESS and path != ROOT / "tools"
+    ]
     assert not shapeless
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from drivesim.datatypes import Estimate, Scorecard
@@ -26,18 +34,27 @@ class EvaluationProgress:
         self.console = console
         self._scores: dict[str, list[float]] = {planner: [] for planner in planners}
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.fields[score]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[last]}"), console=console,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[score]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[last]}"),
+            console=console,
+        )
         self._tasks: dict[str, TaskID] = {
-            planner: self._bars.add_task(planner, total=episodes_each, score="", last="", start=False) for planner in planners
+            planner: self._bars.add_task(planner, total=episodes_each, score="", last="", start=False)
+            for planner in planners
         }
 
     def __enter__(self) -> EvaluationProgress:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
 
     def finished(self, planner: str, scenario: str, end: str, score: float | None) -> None:
@@ -62,7 +79,10 @@ def scorecard_table(card: Scorecard) -> Table:
     """Measures down, planners across, each a mean with its 95 % interval."""
     seeds = len({outcome.seed for outcome in card.outcomes})
     scenarios = len({outcome.scenario_id for outcome in card.outcomes})
-    table = Table(title=f"suite {card.suite}: {scenarios} scenarios, {seeds} seed(s), mean and 95 % interval", title_justify="left")
+    table = Table(
+        title=f"suite {card.suite}: {scenarios} scenarios, {seeds} seed(s), mean and 95 % interval",
+        title_justify="left",
+    )
     table.add_column("")
     for planner in card.planners:
         table.add_column(planner, justify="right")

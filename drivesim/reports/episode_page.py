@@ -37,7 +37,8 @@ def _ego(episode: Episode) -> dict[str, Any]:
         "x": deltas(ego[:, 0], 50), "y": deltas(ego[:, 1], 50), "yaw": deltas(np.unwrap(ego[:, 3]), 500),
         "speed": deltas(ego[:, 4], 100), "acceleration": deltas(ego[:, 5], 100),
         "yaw_rate": deltas(ego[:, 6], 1000), "offset": deltas(ego[:, 7], 100),
-        "steer": deltas(controls[:, 0], 500), "throttle": deltas(controls[:, 1], 100), "brake": deltas(controls[:, 2], 100),
+        "steer": deltas(controls[:, 0], 500), "throttle": deltas(controls[:, 1], 100),
+        "brake": deltas(controls[:, 2], 100),
         "progress": deltas(episode.progress_m[rows], 10),
     }  # fmt: skip
 
@@ -93,7 +94,10 @@ def _lights(episode: Episode) -> dict[str, Any]:
     ticks = np.minimum(episode.light_tick[changed], len(episode.times_us) - 1)
     return {
         "stops": [
-            [round(float(v), 2) for v in (*episode.stop_pose[i, [0, 1]], episode.stop_pose[i, 3], episode.stop_half_width_m[i])]
+            [
+                round(float(v), 2)
+                for v in (*episode.stop_pose[i, [0, 1]], episode.stop_pose[i, 3], episode.stop_half_width_m[i])
+            ]
             for i in near
         ],
         "t": [seconds(episode, int(episode.times_us[tick])) for tick in ticks],

@@ -56,7 +56,9 @@ def shrink_jpeg(jpeg: bytes, width_px: int, quality: int) -> bytes:
     with Image.open(io.BytesIO(jpeg)) as image:
         picture = ring_rows(image.convert("RGB"))
     if picture.width > width_px:
-        picture = picture.resize((width_px, max(1, round(picture.height * width_px / picture.width))), Image.Resampling.BOX)
+        picture = picture.resize(
+            (width_px, max(1, round(picture.height * width_px / picture.width))), Image.Resampling.BOX
+        )
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=quality, optimize=True)
     return out.getvalue()

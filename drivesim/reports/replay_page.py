@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from drivesim.town.roads import RoadNetwork
 SCRIPTS = ("base.js", "charts.js", "map.js", "cards.js", "replay_forecast.js", "replay.js")
 PICTURES_BYTES = 12_000_000
 MOST_PICTURES = 400
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Forecasts:
     horizon_s: Floats
     imagined_path: Floats
     actual_path: Floats
-    readouts: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
+    readouts: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
     imagined_grid: Floats | None = None
     actual_grid: Floats | None = None
     grid_extent_m: tuple[float, float, float, float] = (-10.0, 40.0, -20.0, 20.0)
@@ -48,7 +49,10 @@ class Forecasts:
     def validate(self) -> None:
         """Raise ValueError unless the shapes agree."""
         f, h = len(self.times_s), len(self.horizon_s)
-        shapes = {"imagined_path": self.imagined_path.shape == (f, h, 2), "actual_path": self.actual_path.shape == (f, h, 2)}
+        shapes = {
+            "imagined_path": self.imagined_path.shape == (f, h, 2),
+            "actual_path": self.actual_path.shape == (f, h, 2),
+        }
         for name, (imagined, actual) in self.readouts.items():
             shapes[name] = imagined.shape == (f, h) and actual.shape == (f, h)
         for name, grid in (("imagined_grid", self.imagined_grid), ("actual_grid", self.actual_grid)):
@@ -73,7 +77,7 @@ class Counterfactual:
     time_s: float
     action: str
     times_s: Floats
-    series: dict[str, dict[str, Floats]]
+    series: Mapping[str, Mapping[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,10 @@ class ReplayData:
     """
 
     title: str
-    facts: dict[str, str]
+    facts: Mapping[str, str]
     times_s: Floats
     ego: Floats
-    surprise: dict[str, Floats]
+    surprise: Mapping[str, Floats]
     latent_rgb: Floats
     camera_times_s: Floats
     camera_jpegs: tuple[bytes, ...]
@@ -153,7 +157,8 @@ def _counterfactual(branch: Counterfactual | None) -> dict[str, Any] | None:
     if branch is None:
         return None
     series = {
-        quantity: {line: _numbers(values) for line, values in lines.items()} for quantity, lines in branch.series.items()
+        quantity: {line: _numbers(values) for line, values in lines.items()}
+        for quantity, lines in branch.series.items()
     }
     return {"t": round(branch.time_s, 3), "action": branch.action, "times": _numbers(branch.times_s), "series": series}
 
@@ -175,7 +180,7 @@ def replay_report(replay: ReplayData, network: RoadNetwork | None = None) -> str
     replay.validate()
     ego = np.asarray(replay.ego, np.float64)
     data = {
-        "title": replay.title, "facts": replay.facts, "notes": list(replay.notes),
+        "title": replay.title, "facts": dict(replay.facts), "notes": list(replay.notes),
         "t": deltas(np.asarray(replay.times_s), 1000),
         "ego": {"x": deltas(ego[:, 0], 50), "y": deltas(ego[:, 1], 50), "yaw": deltas(np.unwrap(ego[:, 2]), 500)},
         "speed": _numbers(ego[:, 3], 2), "acceleration": _numbers(ego[:, 4], 2),

@@ -23,7 +23,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is cut short or no JSON ({error}): run `drivesim evaluate` again with the same --out") from error
+        raise ConfigError(
+            f"{path} is cut short or no JSON ({error}): run `drivesim evaluate` again with the same --out"
+        ) from error
     return value
 
 
@@ -35,7 +37,8 @@ def command_of(run: Path) -> str:
     config = tomllib.loads(path.read_text())
     planners = " ".join(f"--planner {name}" for name in config.get("planners", ()))
     carla = f" --carla {config['carla']}" if config.get("carla") else ""
-    return f"drivesim evaluate --suite {config.get('suite', '?')} {planners} --seeds {len(config.get('seeds', ()))}{carla} --out {run}"
+    seeds = len(config.get("seeds", ()))
+    return f"drivesim evaluate --suite {config.get('suite', '?')} {planners} --seeds {seeds}{carla} --out {run}"
 
 
 def read_scorecard(run: Path) -> Scorecard:

@@ -37,7 +37,8 @@ class About:
 def _estimates(card: Scorecard) -> dict[str, Any]:
     return {
         planner: {
-            name: {"mean": round(e.mean, 4), "ci95": [round(v, 4) for v in e.ci95], "n": e.n} for name, e in measures.items()
+            name: {"mean": round(e.mean, 4), "ci95": [round(v, 4) for v in e.ci95], "n": e.n}
+            for name, e in measures.items()
         }
         for planner, measures in card.planners.items()
     }

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-extensions")  # fmt: skip
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+         "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-extensions")  # fmt: skip
 LIMIT_S = 60.0
 
 
@@ -33,7 +34,10 @@ class Page:
         script = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         arguments = [*FLAGS, f"--user-data-dir={profile}", f"--window-size={width_px},{height_px}", "about:blank"]
         self._process = subprocess.Popen(
-            ["bash", "-c", script, binary, *arguments], pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["bash", "-c", script, binary, *arguments],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
         os.close(from_browser)
@@ -44,7 +48,9 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width_px, height=height_px, deviceScaleFactor=1, mobile=False
+        )
 
     def __enter__(self) -> Page:
         return self
@@ -122,7 +128,11 @@ class Page:
             parameters = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
                 found.append(json.dumps(parameters["exceptionDetails"])[:600])
-            elif event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            elif event.get("method") == "Runtime.consoleAPICalled" and parameters["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 found.append(json.dumps(parameters["args"])[:600])
             elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
                 found.append(json.dumps(parameters["entry"])[:600])

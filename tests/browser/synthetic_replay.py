@@ -26,30 +26,57 @@ def replay_data(network: RoadNetwork, with_grids: bool = True) -> ReplayData:
     gap = np.where(rng.random((len(moments), 1)) < 0.2, np.nan, 18 - 1.5 * horizon + 4 * np.sin(moments)[:, None])
     risk = 1 / (1 + np.exp(gap / 3 - 2))
     y, x = np.meshgrid(np.linspace(20, -20, 20), np.linspace(40, -10, 25))
-    spot = np.exp(-((x[None, None] - 6 - 1.2 * horizon[None, :, None, None] * 5 - np.zeros((len(moments), 1, 1, 1))) ** 2 + (y[None, None] - 2) ** 2) / 12)
+    spot = np.exp(
+        -(
+            (x[None, None] - 6 - 1.2 * horizon[None, :, None, None] * 5 - np.zeros((len(moments), 1, 1, 1))) ** 2
+            + (y[None, None] - 2) ** 2
+        )
+        / 12
+    )
     boxes = []
     for tick in rows:
         here = episode.actor_tick == tick
         boxes.append(np.concatenate([episode.actor_pose[here], episode.actor_size[here]], axis=1).astype(np.float64))
     after = np.arange(0, 9) * 0.5
     counterfactual = Counterfactual(
-        12.0, "brake at 4 m/s² instead", after,
+        12.0,
+        "brake at 4 m/s² instead",
+        after,
         {
-            "lead_gap_m": {"as driven, came": 14 - 1.4 * after, "as driven, imagined": 14 - 1.2 * after + 0.3 * np.sin(after),
-                           "brake, branched world": 14 + 0.9 * after**1.4, "brake, imagined": 14 + 0.7 * after**1.4},
+            "lead_gap_m": {
+                "as driven, came": 14 - 1.4 * after,
+                "as driven, imagined": 14 - 1.2 * after + 0.3 * np.sin(after),
+                "brake, branched world": 14 + 0.9 * after**1.4,
+                "brake, imagined": 14 + 0.7 * after**1.4,
+            },
             "collision_risk": {"as driven, imagined": 0.1 + 0.08 * after, "brake, imagined": 0.1 * np.exp(-after)},
         },
-    )  # fmt: skip
+    )
     surprise = np.abs(rng.normal(0.2, 0.05, len(times))) + 0.6 * np.exp(-((times - 14) ** 2))
     return ReplayData(
-        "town02/drive-003", {"town": network.name, "length": f"{times[-1]:.1f} s", "model": "nano, encoder 3f2a9c1b"}, times, ego,
+        "town02/drive-003",
+        {"town": network.name, "length": f"{times[-1]:.1f} s", "model": "nano, encoder 3f2a9c1b"},
+        times,
+        ego,
         {"one step": surprise, "4 seconds": np.where(times < 4, np.nan, 1.7 * np.roll(surprise, 2))},
-        0.5 + 0.5 * np.sin(phase), np.array([s.time_us for s in episode.snapshots if s.thumbnail_jpeg]) / 1e6,
+        0.5 + 0.5 * np.sin(phase),
+        np.array([s.time_us for s in episode.snapshots if s.thumbnail_jpeg]) / 1e6,
         tuple(s.thumbnail_jpeg for s in episode.snapshots if s.thumbnail_jpeg),
         Forecasts(
-            moments, horizon, came * (1 + 0.05 * rng.normal(size=came.shape)), came,
-            {"lead_gap_m": (gap + rng.normal(0, 0.6, gap.shape), gap), "collision_risk": (np.clip(risk + 0.05, 0, 1), (risk > 0.5).astype(float))},
-            np.clip(spot + 0.05 * rng.random(spot.shape), 0, 1) if with_grids else None, spot > 0.5 if with_grids else None,
+            moments,
+            horizon,
+            came * (1 + 0.05 * rng.normal(size=came.shape)),
+            came,
+            {
+                "lead_gap_m": (gap + rng.normal(0, 0.6, gap.shape), gap),
+                "collision_risk": (np.clip(risk + 0.05, 0, 1), (risk > 0.5).astype(float)),
+            },
+            np.clip(spot + 0.05 * rng.random(spot.shape), 0, 1) if with_grids else None,
+            spot > 0.5 if with_grids else None,
         ),
-        counterfactual, tuple(boxes), network.name, (3, 6), ("Surprise is the distance between the latent that came and the one that was imagined, 0 is none.",),
-    )  # fmt: skip
+        counterfactual,
+        tuple(boxes),
+        network.name,
+        (3, 6),
+        ("Surprise is the distance between the latent that came and the one that was imagined, 0 is none.",),
+    )

@@ -47,6 +47,12 @@ def tab(browser: Page) -> Page:
     return browser
 
 
+def seek(tab: Page, time_s: float) -> None:
+    """Drag the slider."""
+    tab.run(f"document.querySelector('.track input').value = {time_s}")
+    tab.run("document.querySelector('.track input').dispatchEvent(new Event('input'))")
+
+
 def test_a_report_names_no_address(suite_html: str) -> None:
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", suite_html)
     assert "url(" not in suite_html.split("</style>")[0]
@@ -81,9 +87,14 @@ def test_scenario_page(suite_html: str, tab: Page, tmp_path: Path) -> None:
     tab.run("document.querySelector('table.heat .cell').click()")
     tab.wait_for("document.querySelector('.map canvas')")
     tab.settle()
-    assert tab.run("new Set(document.querySelector('.map canvas').getContext('2d').getImageData(0, 0, 500, 300).data).size") > 20
+    assert (
+        tab.run(
+            "new Set(document.querySelector('.map canvas').getContext('2d').getImageData(0, 0, 500, 300).data).size"
+        )
+        > 20
+    )
     first = tab.run("document.querySelector('.cameras img').src")
-    tab.run("(() => { const s = document.querySelector('.track input'); s.value = 15; s.dispatchEvent(new Event('input')); })()")
+    seek(tab, 15)
     tab.settle()
     assert tab.run("document.querySelector('.clock').textContent").startswith("15.0")
     assert tab.run("document.querySelector('.cameras img').src") != first
@@ -102,7 +113,10 @@ def test_scenario_page(suite_html: str, tab: Page, tmp_path: Path) -> None:
 def test_report_without_a_map_or_pictures(network: RoadNetwork, tab: Page, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    episodes = [replace(e, snapshots=(), light_tick=e.light_tick[:0], light_state=e.light_state[:0]) for e in suite_episodes(network, 1, ("expert",))]
+    episodes = [
+        replace(e, snapshots=(), light_tick=e.light_tick[:0], light_state=e.light_state[:0])
+        for e in suite_episodes(network, 1, ("expert",))
+    ]
     file = tmp_path / "report.html"
     file.write_text(suite_report(scorecard(episodes), episodes, ABOUT, lambda town: None), encoding="utf-8")
     tab.open(file.as_uri())
@@ -117,7 +131,7 @@ def test_replay_page(network: RoadNetwork, tab: Page, tmp_path: Path, with_grids
     file = tmp_path / "replay.html"
     file.write_text(replay_report(replay_data(network, with_grids), network), encoding="utf-8")
     tab.open(file.as_uri())
-    tab.run("(() => { const s = document.querySelector('.track input'); s.value = 12; s.dispatchEvent(new Event('input')); })()")
+    seek(tab, 12)
     tab.settle()
     text = tab.run("document.body.innerText")
     assert all(word in text for word in ("Surprise", "The latent", "Imagined and came", "What if"))

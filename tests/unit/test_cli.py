@@ -26,7 +26,9 @@ COMMANDS = ("serve", "record", "train", "evaluate", "report", "replay", "towns")
 
 def run(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment
+    )
 
 
 def refusal(*arguments: object) -> str:
@@ -46,7 +48,8 @@ def test_every_command_helps_with_an_example(command: str) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, drivesim.cli; print([name for name in ('torch', 'numba', 'carla', 'zarr', 'rich.progress') if name in sys.modules])"
+    heavy = ("torch", "numba", "carla", "zarr", "rich.progress")
+    code = f"import sys, drivesim.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -86,7 +89,9 @@ def test_unknown_suite_planner_scenario_and_address(tmp_path: Path) -> None:
     assert "unknown suite 'demmo'" in refusal("evaluate", "--suite", "demmo", "--out", out)
     assert "latent" in refusal("evaluate", "--suite", suite, "--planner", "latnet", "--out", out)
     assert "unknown scenario" in refusal("evaluate", "--suite", suite, "--scenario", "b-v1", "--out", out)
-    assert "host:port" in refusal("evaluate", "--suite", suite, "--carla", "localhost", "--planner", "expert", "--out", out)
+    assert "host:port" in refusal(
+        "evaluate", "--suite", suite, "--carla", "localhost", "--planner", "expert", "--out", out
+    )
     scenario.write_text(scenario.read_text().replace("time_limit_s", "time_limit"))
     assert "time_limit_s" in refusal("evaluate", "--suite", suite, "--planner", "expert", "--out", out)
     assert not out.exists(), "nothing may be written before the input is known to be right"
@@ -96,7 +101,17 @@ def test_checkpoint_that_is_none(tmp_path: Path) -> None:
     suite, scenario, weights = tmp_path / "s.toml", tmp_path / "a-v1.toml", tmp_path / "w.safetensors"
     save_toml(suite_episodes(road_network(BUILTIN_TOWN), 1, ("expert",))[0].scenario, scenario)
     save_toml(Suite("s", (str(scenario),)), suite)
-    arguments = ("evaluate", "--suite", suite, "--planner", "latent", "--checkpoint", weights, "--out", tmp_path / "out")
+    arguments = (
+        "evaluate",
+        "--suite",
+        suite,
+        "--planner",
+        "latent",
+        "--checkpoint",
+        weights,
+        "--out",
+        tmp_path / "out",
+    )
     assert "no checkpoint" in refusal(*arguments)
     weights.write_bytes(b"cut short")
     assert str(weights) in refusal(*arguments)
