@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.datatypes import (
-    ACTOR_PROP, ACTOR_VEHICLE, ACTOR_WALKER, LIGHT_GREEN, LIGHT_OFF, LIGHT_RED, CameraRig, Frame, Observation, Plan,
+    ACTOR_VEHICLE, ACTOR_WALKER, LIGHT_GREEN, LIGHT_OFF, LIGHT_RED, CameraRig, Frame, Observation, Plan,
     Scenario, Trajectory,
 )  # fmt: skip
 from drivesim.planning import idm
+from drivesim.planning.blockade import Blockade
 from drivesim.planning.forecast import DT_S, Forecast, MotionMemory, forecast, to_ego_frame
 from drivesim.planning.reference_path import STEP_M, ReferencePath, SampledRoute, drive_onto, route_line
 
@@ -46,13 +47,6 @@ class ExpertConfig:
     careful: bool = True  # slows beside walkers and parked cars, gives way by forecast
 
 
-@dataclass
-class _Blocker:
-    """Who stands in the way without a reason, and the offsets that pass it."""
-
-    offsets_m: tuple[float, ...]
-
-
 class ExpertPlanner:
     """See `drivesim.interfaces.Planner`; `plan` needs the truth."""
 
@@ -63,8 +57,8 @@ class ExpertPlanner:
         self.config = config or ExpertConfig()
         self.name = self.config.name
         self._memory = MotionMemory()
-        self._standing_since_us: dict[int, int] = {}
-        self._offset_m = 0.0
+        self._blockade = Blockade()
+        self._offset_m = self.config.lateral_offset_m
 
     def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the last episode."""
@@ -73,7 +67,7 @@ class ExpertPlanner:
     def forget(self) -> None:
         """Forget what was seen of other actors' motion."""
         self._memory = MotionMemory()
-        self._standing_since_us = {}
+        self._blockade = Blockade()
         self._offset_m = self.config.lateral_offset_m
 
     def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
@@ -92,10 +86,10 @@ class ExpertPlanner:
         line = route_line(frame.route.points_m, PATH_M)
         route = SampledRoute.from_line(line)
         everybody = self._visible(forecast(frame, route, HORIZON_STEPS, self._memory))
-        settle_m = min(max(4.0, 0.7 * ego.speed_mps), 9.0)
+        settle_m = min(max(2.5, 0.7 * ego.speed_mps), 9.0)
         stop_s, light_ahead = self._stop_line(frame, drive_onto(route, config.lateral_offset_m, PATH_M, settle_m))
         best: tuple[float, Plan] | None = None
-        for offset_m in self._offsets(frame, everybody, light_ahead):
+        for offset_m in self._offsets(frame, everybody, stop_s):
             path = drive_onto(route, offset_m, PATH_M, settle_m)
             cost, plan = self._best_along(frame, path, everybody, stop_s, light_ahead, offset_m)
             if best is None or cost < best[0]:
@@ -146,36 +140,22 @@ class ExpertPlanner:
             return math.inf, bool(ours.any())
         return float((at + overshoot)[closed].min()), True
 
-    def _offsets(self, frame: Frame, everybody: Forecast, light_ahead: bool) -> list[float]:
-        """Lateral offsets worth simulating: the lane, and what passes who stands in it."""
+    def _offsets(self, frame: Frame, everybody: Forecast, stop_s: float) -> list[float]:
+        """Lateral offsets worth simulating: the lane, and what passes who blocks it."""
         base = self.config.lateral_offset_m
-        standing = self._standing(frame, everybody)
+        clearance = 0.5 * frame.ego.width_m + 0.6
+        blockers = self._blockade.blockers(frame.time_us, everybody, stop_s, clearance)
         if not self.config.overtakes:
             return [base]
         options = {round(base, 2)}
-        clearance = 0.5 * frame.ego.width_m + 0.6
-        for n in np.flatnonzero(standing):
-            x = everybody.poses[n, 0, 0]
-            if not -6.0 < x < 45.0 or everybody.kinds[n] == ACTOR_WALKER:
-                continue
-            side, half = everybody.route_offset_m[n], everybody.half_size_m[n, 1]
-            partly = abs(side) > 0.7 or everybody.kinds[n] == ACTOR_PROP
-            waited_s = (frame.time_us - self._standing_since_us.get(int(everybody.ids[n]), frame.time_us)) * 1e-6
-            if abs(side) - half > clearance or not (partly or (waited_s > 4.0 and not light_ahead)):
-                continue
+        for n in blockers:
+            side, half = float(everybody.route_offset_m[n]), float(everybody.half_size_m[n, 1])
             left, right = side + half + clearance, side - half - clearance
             options |= {round(left, 2)} if 0.0 < left < 4.2 else set()
             options |= {round(right, 2)} if -1.3 < right < 0.0 else set()
         if abs(self._offset_m - base) > 0.3 and len(options) > 1:
             options.add(round(self._offset_m, 2))
         return sorted(options, key=lambda offset: abs(offset - base))[:5]
-
-    def _standing(self, frame: Frame, everybody: Forecast) -> NDArray[np.bool_]:
-        """Who stands; remembers since when."""
-        standing = everybody.speed_mps < 0.3
-        ids = {int(i) for i in everybody.ids[standing]}
-        self._standing_since_us = {i: self._standing_since_us.get(i, frame.time_us) for i in ids}
-        return np.asarray(standing)
 
     def _driver(self, frame: Frame, light_ahead: bool) -> Array:
         config, ego = self.config, frame.ego

@@ -33,6 +33,7 @@ class Forecast:
         poses: (n, t, 3) x, y, yaw of the boxes' centres.
         half_size_m: (n, 2) half length, half width.
         speed_mps: (n,) now.
+        route_s_m: (n,) distance along the ego's route from the ego's rear axle to the box's centre now.
         route_offset_m: (n,) offset from the ego's route now, left positive.
     """
 
@@ -41,13 +42,14 @@ class Forecast:
     poses: Array
     half_size_m: Array
     speed_mps: Array
+    route_s_m: Array
     route_offset_m: Array
 
     def only(self, keep: NDArray[np.bool_]) -> Forecast:
         """The actors of a mask (n,)."""
         return Forecast(
             self.ids[keep], self.kinds[keep], self.poses[keep], self.half_size_m[keep], self.speed_mps[keep],
-            self.route_offset_m[keep],
+            self.route_s_m[keep], self.route_offset_m[keep],
         )  # fmt: skip
 
 
@@ -128,8 +130,8 @@ def _place_beside(rows: np.ndarray, at: float, offset: float, out: np.ndarray) -
 def _predict_one(
     rows: np.ndarray, pose: np.ndarray, speed: float, acceleration: float, turn_rate: float, red_m: float,
     walker: bool, course: float, out: np.ndarray,
-) -> float:  # fmt: skip
-    """Fill out (t, 3); returns the offset from the route now."""
+) -> tuple[float, float]:  # fmt: skip
+    """Fill out (t, 3); returns arc length and offset from the route now."""
     at, offset, heading = _beside_route(rows, pose[0], pose[1])
     bearing = pose[2] - heading
     bearing -= 2.0 * math.pi * math.floor((bearing + math.pi) / (2.0 * math.pi))
@@ -139,7 +141,7 @@ def _predict_one(
     drift = speed * math.sin(bearing if with_us else math.pi - bearing) if follows else 0.0
     if abs(drift) < 0.15:
         drift = 0.0
-    x, y, yaw, v, side, moved = pose[0], pose[1], pose[2], speed, offset, 0.0
+    x, y, yaw, v, side, moved, start = pose[0], pose[1], pose[2], speed, offset, 0.0, at
     stops = red_m < 1e6 and speed * speed < 2.0 * _STOPS_MPS2 * max(red_m, 0.3)
     for t in range(len(out)):
         if follows:
@@ -165,16 +167,16 @@ def _predict_one(
         x += step * math.cos(direction + 0.5 * turn)
         y += step * math.sin(direction + 0.5 * turn)
         yaw += turn
-    return offset
+    return start, offset
 
 
 @njit(cache=True, error_model="numpy")
 def _predict(
-    rows: np.ndarray, poses: np.ndarray, motion: np.ndarray, walker: np.ndarray, out: np.ndarray, offset: np.ndarray
+    rows: np.ndarray, poses: np.ndarray, motion: np.ndarray, walker: np.ndarray, out: np.ndarray, place: np.ndarray
 ) -> None:
     for n in range(len(poses)):
         speed, acceleration, turn_rate, red_m, course = motion[n]
-        offset[n] = _predict_one(
+        place[n, 0], place[n, 1] = _predict_one(
             rows, poses[n], speed, acceleration, turn_rate, red_m, walker[n], course, out[n]
         )
 
@@ -197,6 +199,8 @@ def forecast(frame: Frame, route: SampledRoute, horizon_steps: int, memory: Moti
     calm = np.where(vehicle, acceleration[keep], zeros[keep])
     motion = np.column_stack([speed[keep], calm, np.where(vehicle, turn_rate[keep], 0.0), red, course])
     out = np.empty((len(poses), horizon_steps + 1, 3))
-    offset = np.empty(len(poses))
-    _predict(route.rows, poses, motion, walker, out, offset)
-    return Forecast(actors.ids[keep], actors.kinds[keep], out, half, speed[keep], offset)
+    place = np.empty((len(poses), 2))
+    _predict(route.rows, poses, motion, walker, out, place)
+    return Forecast(
+        actors.ids[keep], actors.kinds[keep], out, half, speed[keep], place[:, 0] - route.start_s_m, place[:, 1]
+    )

@@ -71,7 +71,7 @@ def _interpolate(at: float, spacing: float, values: np.ndarray) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _drive(
-    line: np.ndarray, spacing_m: float, start_s_m: float, offset_m: float, blend_m: float, settle_m: float,
+    line: np.ndarray, spacing_m: float, start_s_m: float, offset_m: float, settle_m: float,
     max_curvature: float, out: np.ndarray,
 ) -> None:  # fmt: skip
     """line (m, 4) x, y, heading, curvature every spacing_m; fills out (n, 6) x, y, yaw, curvature, s, offset."""
@@ -85,8 +85,7 @@ def _drive(
         along = ch * (x - cx) + sh * (y - cy)
         s = min(max(s + along, s), s + 2.0 * STEP_M)
         lateral = -sh * (x - cx) + ch * (y - cy)
-        goal = offset_m * min(1.0, i * STEP_M / max(blend_m, 1.0))
-        error = lateral - goal
+        error = lateral - offset_m
         bearing = yaw - heading
         bearing -= 2.0 * math.pi * math.floor((bearing + math.pi) / (2.0 * math.pi))
         curvature = _interpolate(s + 0.5 * STEP_M, spacing_m, line[:, 3])
@@ -125,10 +124,9 @@ def drive_onto(
     offset_m: float,
     length_m: float,
     settle_m: float,
-    blend_m: float = 1.0,
     max_curvature_1pm: float = 0.3,
 ) -> ReferencePath:
     """The path of a car that settles at `offset_m` beside the route, starting at the ego frame's origin."""
     out = np.empty((int(length_m / STEP_M) + 1, 6))
-    _drive(route.rows, 1.0, route.start_s_m, offset_m, blend_m, settle_m, max_curvature_1pm, out)
+    _drive(route.rows, 1.0, route.start_s_m, offset_m, settle_m, max_curvature_1pm, out)
     return ReferencePath(out[:, :3], out[:, 3], out[:, 4], out[:, 5])
