@@ -10,10 +10,13 @@ import importlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drivesim.config import ConfigError, nearest
-from drivesim.interfaces import Controller, Encoder, Metric, Planner, World
+from drivesim.interfaces import Controller, Encoder, Planner, World
+
+if TYPE_CHECKING:
+    from drivesim.scoring.outcome import EpisodeMetric
 
 PlannerFactory = Callable[[Path | None], Planner]
 
@@ -48,13 +51,13 @@ def _behaviour_cloning(checkpoint: Path | None) -> Planner:
     return PolicyPlanner(load_world_model(checkpoint))
 
 
-def _constant_velocity(checkpoint: Path | None) -> Planner:
+def _constant_velocity(_checkpoint: Path | None) -> Planner:
     from drivesim.planning.constant_velocity import ConstantVelocityPlanner
 
     return ConstantVelocityPlanner()
 
 
-def _expert(checkpoint: Path | None) -> Planner:
+def _expert(_checkpoint: Path | None) -> Planner:
     from drivesim.planning.expert import ExpertPlanner
 
     return ExpertPlanner()
@@ -109,7 +112,8 @@ def make_world(name: str, **options: Any) -> World:
     Raises:
         ConfigError: unknown name.
     """
-    return _entry(WORLDS, "world", name)(**options)
+    made: World = _entry(WORLDS, "world", name)(**options)
+    return made
 
 
 def make_controller() -> Controller:
@@ -119,7 +123,7 @@ def make_controller() -> Controller:
     return TrajectoryTracker()
 
 
-def metrics() -> dict[str, Metric]:
+def metrics() -> dict[str, EpisodeMetric]:
     """All metrics by name."""
     from drivesim.scoring.outcome import METRICS
 

@@ -166,7 +166,7 @@ class EpisodeRecorder:
         self._size_m = (ego.length_m, ego.width_m, ego.rear_axle_to_center_m)
         self._add_actors(frame)
         self._add_lights(frame.lights)
-        self.add_contacts([(contact.time_us, contact.other_id, contact.kind, contact.impulse) for contact in frame.contacts])
+        self.add_contacts([(c.time_us, c.other_id, c.kind, c.impulse) for c in frame.contacts])
         self._add_snapshot(frame, plan, plan_ego)
         if abs(ego.speed_mps) >= BLOCKED_MPS:
             self._still_since_us = None
@@ -204,6 +204,7 @@ class EpisodeRecorder:
         kinds = np.concatenate([kinds for _, kinds, _ in self._actors])
         boxes = np.concatenate([boxes for _, _, boxes in self._actors]).astype(np.float32)
         lights = self._lights
+        events = tuple(sorted(self._events, key=lambda event: (event.time_us, event.other_id, event.kind, event.value)))
         shown = np.stack(self._light_states) if self._light_states else np.zeros((0, 0), np.uint8)
         result = Episode(
             scenario=self.scenario, planner=self.planner, seed=self.seed, end=end,
@@ -212,7 +213,7 @@ class EpisodeRecorder:
             progress_m=np.array(self._progress), actor_tick=ticks, actor_id=ids, actor_kind=kinds,
             actor_pose=boxes[:, :3], actor_size=boxes[:, 3:], light_tick=np.array(self._light_ticks, np.int32),
             light_state=shown, stop_pose=lights.stop_pose, stop_half_width_m=lights.half_width_m,
-            ego_size_m=self._size_m, events=tuple(sorted(self._events, key=lambda event: (event.time_us, event.other_id))),
+            ego_size_m=self._size_m, events=events,
             snapshots=tuple(self._snapshots),
             latencies_ms={key: np.array(values) for key, values in latencies_ms.items()}, error=error,
             provenance={"commit": code_version(), "wall_s": f"{time.perf_counter() - self._started:.2f}"},

@@ -33,7 +33,7 @@ def save_episode(episode: Episode, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = json.dumps(meta, allow_nan=False)
     with partial.open("wb") as file:
-        np.savez_compressed(file, _meta=np.array(text), **arrays)
+        np.savez_compressed(file, **{"_meta": np.array(text), **arrays})  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

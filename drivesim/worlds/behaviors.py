@@ -127,11 +127,11 @@ def _paced(script: Script, state: ScriptState, around: Surroundings) -> float:
     return min(max(speed, 0.5 * p["speed_mps"]), 1.3 * p["speed_mps"])
 
 
-def _parked(script: Script, state: ScriptState, around: Surroundings) -> Wish:
+def _parked(_script: Script, _state: ScriptState, _around: Surroundings) -> Wish:
     return Wish(0.0)
 
 
-def _steady(script: Script, state: ScriptState, around: Surroundings) -> Wish:
+def _steady(script: Script, _state: ScriptState, _around: Surroundings) -> Wish:
     return Wish(script.parameters["speed_mps"])
 
 
@@ -145,7 +145,7 @@ def _hard_brake(script: Script, state: ScriptState, around: Surroundings) -> Wis
     return Wish(p["resume_mps"], acceleration_mps2=2.0)
 
 
-def _stop_and_go(script: Script, state: ScriptState, around: Surroundings) -> Wish:
+def _stop_and_go(script: Script, _state: ScriptState, around: Surroundings) -> Wish:
     p = script.parameters
     going = (around.time_s + p["phase_s"]) % (p["go_s"] + p["stop_s"]) < p["go_s"]
     return Wish(p["speed_mps"] if going else 0.0, acceleration_mps2=2.0, braking_mps2=p["braking_mps2"])
@@ -175,13 +175,13 @@ def _cross_road(script: Script, state: ScriptState, around: Surroundings) -> Wis
     walked = abs(state.lateral_m - script.start.lateral_m)
     if walked >= p["distance_m"]:
         return Wish(0.0)
-    pausing = p["pause_s"] > 0.0 and 0.0 <= walked - p["pause_after_m"]
+    pausing = p["pause_s"] > 0.0 and walked >= p["pause_after_m"]
     if pausing and around.time_s - state.triggered_s < p["pause_after_m"] / p["speed_mps"] + p["pause_s"]:
         return Wish(0.0)
     return Wish(0.0, side * p["speed_mps"])
 
 
-def _stroll(script: Script, state: ScriptState, around: Surroundings) -> Wish:
+def _stroll(script: Script, _state: ScriptState, _around: Surroundings) -> Wish:
     return Wish(script.parameters["speed_mps"], yields=False)
 
 
@@ -201,8 +201,8 @@ BEHAVIORS: dict[str, Behavior] = {
     "slow_lead": Behavior(_steady, PATH_ROUTE, "drives along the route at its own speed", {"speed_mps": 4.0}),
     "hard_brake": Behavior(
         _hard_brake, PATH_ROUTE, "leads at a fixed gap, brakes hard at a place, stands, goes on",
-        {"speed_mps": 8.0, "gap_m": 12.0, "brake_at_s_m": 60.0, "braking_mps2": 8.0, "end_speed_mps": 0.0, "hold_s": 4.0,
-         "resume_mps": 7.0},
+        {"speed_mps": 8.0, "gap_m": 12.0, "brake_at_s_m": 60.0, "braking_mps2": 8.0, "end_speed_mps": 0.0,
+         "hold_s": 4.0, "resume_mps": 7.0},
     ),
     "stop_and_go": Behavior(
         _stop_and_go, PATH_ROUTE, "leads, and stops every few seconds",
@@ -220,9 +220,11 @@ BEHAVIORS: dict[str, Behavior] = {
     "stroll": Behavior(_stroll, PATH_ROUTE, "walks along the road, minding its own business", {"speed_mps": 1.3}),
     "follow_lane": Behavior(_waiting_driver, PATH_LANE, "drives along its own lane", {**_LANE, "pre_speed_mps": 8.0}),
     "oncoming": Behavior(_waiting_driver, PATH_LANE, "comes towards the ego on its own lane", _LANE),
-    "run_red": Behavior(_waiting_driver, PATH_LANE, "crosses the junction whatever the light", {**_LANE, "speed_mps": 9.0}),
+    "run_red": Behavior(
+        _waiting_driver, PATH_LANE, "crosses the junction whatever the light", {**_LANE, "speed_mps": 9.0}
+    ),
     "light": Behavior(
-        _parked, PATH_NONE, "no actor: the first light at or after route_s_m is red until red_s after the ego came near",
+        _parked, PATH_NONE, "no actor: the light at or after route_s_m is red until red_s after the ego came near",
         {"red_s": 5.0, "trigger_distance_m": 30.0},
     ),
 }  # fmt: skip

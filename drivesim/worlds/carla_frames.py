@@ -24,7 +24,7 @@ from drivesim.geometry import Pose
 Array = NDArray[np.float64]
 
 
-def mirrored(points: Array) -> Array:
+def mirrored(points: NDArray[np.floating[Any]]) -> Array:
     """Points or vectors (..., 2 or 3) of one frame in the other: y changes its sign. Its own inverse."""
     result = np.array(points, dtype=np.float64)
     result[..., 1] = -result[..., 1]
@@ -73,7 +73,8 @@ def transform_from_planar(x_m: float, y_m: float, z_m: float, yaw_rad: float) ->
     """A `carla.Transform` of a place and heading in our frame, level."""
     import carla
 
-    return carla.Transform(carla.Location(x_m, -y_m, z_m), carla.Rotation(pitch=0.0, yaw=-math.degrees(yaw_rad), roll=0.0))
+    rotation = carla.Rotation(pitch=0.0, yaw=-math.degrees(yaw_rad), roll=0.0)
+    return carla.Transform(carla.Location(x_m, -y_m, z_m), rotation)
 
 
 def vector_to_carla(vector: Array) -> Any:
@@ -87,7 +88,8 @@ def control_to_carla(control: Control) -> Any:
     """A `carla.VehicleControl`; CARLA steers right with a positive value."""
     import carla
 
-    return carla.VehicleControl(throttle=float(control.throttle), steer=-float(control.steer), brake=float(control.brake))
+    steer, throttle, brake = -float(control.steer), float(control.throttle), float(control.brake)
+    return carla.VehicleControl(throttle=throttle, steer=steer, brake=brake)
 
 
 def center_from_axle(world_from_ego: Pose, rear_axle_to_center_m: float) -> Pose:

@@ -27,8 +27,8 @@ from drivesim.worlds.behaviors import (
 from drivesim.worlds.carla_frames import mirrored
 from drivesim.worlds.routes import RoutePlan
 
-
 YELLOW_S, CLEAR_S = 2.0, 1.5
+CLEAR_AHEAD_M, CLEAR_BESIDE_M = 45.0, 2.5  # no background car in the ego's lane at the start
 
 
 @dataclass(frozen=True)
@@ -132,3 +132,9 @@ def _light_script(spec: ActorSpec, route: RoutePlan, network: RoadNetwork) -> Li
     masks.append(group & ~masks[0] & ~masks[1])
     own, crossing, closed = (tuple(int(row) for row in np.flatnonzero(mask)) for mask in masks)
     return LightScript(own, crossing, closed, stop_s_m, p["red_s"], p["trigger_distance_m"])
+
+
+def in_the_way(route: RoutePlan, start_s_m: float, x_m: float, y_m: float) -> bool:
+    """Whether a background car at this place would stand in the ego's lane right ahead of (or behind) its start."""
+    s, lateral = route.project(x_m, y_m, start_s_m)
+    return abs(lateral) < CLEAR_BESIDE_M and -15.0 < s - start_s_m < CLEAR_AHEAD_M

@@ -6,6 +6,7 @@ import heapq
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,8 @@ class RoutePlan:
         """The place at an arc length, moved to the left by `lateral_m`."""
         x, y, yaw = (float(value) for value in self.curve.at(s_m))
         z = float(np.interp(s_m, self.curve.s_m, self.z_m))
-        return Place(x - lateral_m * math.sin(yaw), y + lateral_m * math.cos(yaw), z, math.remainder(yaw, 2.0 * math.pi))
+        x, y = x - lateral_m * math.sin(yaw), y + lateral_m * math.cos(yaw)
+        return Place(x, y, z, math.remainder(yaw, 2.0 * math.pi))
 
     def limit_mps(self, s_m: float) -> float:
         """Speed limit at an arc length."""
@@ -125,7 +127,7 @@ def route_along(lanes: LaneMap, waypoints: tuple[Waypoint, ...]) -> RoutePlan:
         raise RouteError("a route needs a start and a goal")
     places = [_snap(lanes, waypoint, number) for number, waypoint in enumerate(waypoints)]
     chain = [places[0][0]]
-    for number, ((lane, s_m), (goal, goal_s_m)) in enumerate(zip(places, places[1:], strict=False)):
+    for number, ((lane, s_m), (goal, goal_s_m)) in enumerate(pairwise(places)):
         if goal == lane and goal_s_m >= s_m:
             continue
         leg = _lanes_between(lanes, lane, goal)

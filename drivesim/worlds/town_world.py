@@ -23,25 +23,23 @@ from drivesim.datatypes import (
 )
 from drivesim.geometry import Pose
 from drivesim.town.roads import RoadNetwork
+from drivesim.town.scenery import scenery
 from drivesim.town.state import KIND_FREE, KIND_PROP, KIND_VEHICLE, KIND_WALKER, POLICY_EXTERNAL, POLICY_KINEMATIC
 from drivesim.town.town import Town
 from drivesim.worlds.carla_frames import camera_body, mirrored, mirrored_yaw, pose_from_carla, pose_to_carla
-from drivesim.worlds.cast import Cast
+from drivesim.worlds.cast import Cast, in_the_way
 from drivesim.worlds.ego_motion import EGO_AXLE_TO_CENTER_M, EGO_BLUEPRINT, EgoMotion
+from drivesim.worlds.errors import ScenarioError
 from drivesim.worlds.routes import RoutePlan, lane_map, plan_route
 from drivesim.worlds.variation import Variation, generator, vary
 
 Array = NDArray[np.float64]
 
 TRAFFIC_RADIUS_M = 160.0
-CLEAR_AHEAD_M, CLEAR_BESIDE_M = 45.0, 2.5  # no background car in the ego's lane at the start
+SCENERY_SEED = 0
 KIND_OF = {KIND_VEHICLE: ACTOR_VEHICLE, KIND_WALKER: ACTOR_WALKER, KIND_PROP: ACTOR_PROP}
 _KINDS = np.array([KIND_OF.get(kind, ACTOR_PROP) for kind in range(4)], np.uint8)
 _CONTACT_NAMES = {KIND_VEHICLE: "vehicle", KIND_WALKER: "walker"}
-
-
-class ScenarioError(RuntimeError):
-    """A scenario that cannot be set up; the message says which actor and where."""
 
 
 class TownWorld:
@@ -79,7 +77,7 @@ class TownWorld:
         self.route, self.variation = plan_route(scenario), vary(scenario, seed)
         lanes = lane_map(scenario.town)
         self._scenario, self._seed = scenario, seed
-        self.town = Town(lanes.network, seed=self.variation.traffic_seed, solids=_solids(lanes.network))
+        self.town = Town(lanes.network, seed=self.variation.traffic_seed, solids=_solids(scenario.town))
         self.town.state.weather[:] = self.variation.weather
         self._motion, self._tick, self._near_s_m = EgoMotion(), 0, self.variation.start_s_m
         self.ego_row = self._spawn_ego()
@@ -242,12 +240,6 @@ def _axle_velocity(center: Pose, vx: float, vy: float) -> tuple[float, float]:
     return forward * math.cos(yaw), forward * math.sin(yaw)
 
 
-def in_the_way(route: RoutePlan, start_s_m: float, x_m: float, y_m: float) -> bool:
-    """Whether a background car at this place would stand in the ego's lane right ahead of (or behind) its start."""
-    s, lateral = route.project(x_m, y_m, start_s_m)
-    return abs(lateral) < CLEAR_BESIDE_M and -15.0 < s - start_s_m < CLEAR_AHEAD_M
-
-
 def actor_states(town: Town, without_row: int = -1) -> ActorStates:
     """Everybody in a town but one row, in our frame."""
     s = town.state
@@ -267,7 +259,8 @@ def light_states(town: Town) -> LightStates:
 def stop_lines(network: RoadNetwork) -> tuple[NDArray[np.intp], Array, Array]:
     """Stop lines that a light governs: its row (q,), pose (q, 4) and half width (q,), in our frame."""
     rows = np.flatnonzero(network.stop_light >= 0)
-    pose = np.column_stack([mirrored(network.stop_xyz_m[rows]), mirrored_yaw(network.stop_yaw_rad[rows])])
+    yaw = mirrored_yaw(network.stop_yaw_rad[rows].astype(np.float64))
+    pose = np.column_stack([mirrored(network.stop_xyz_m[rows]), yaw])
     return network.stop_light[rows].astype(np.intp), pose, network.stop_half_width_m[rows].astype(np.float64)
 
 
@@ -295,14 +288,10 @@ def rig_views(rig: CameraRig, world_from_ego: Pose) -> Any:
 def _renderer(town: str) -> Any:
     from drivesim.town.render import TownRenderer
 
-    return TownRenderer(lane_map(town).network)
-
-
-def _solids(network: RoadNetwork) -> Array | None:
-    """Static boxes of the town's scenery, where it has some."""
-    return _solids_of(network.name)
+    return TownRenderer(lane_map(town).network, seed=SCENERY_SEED)
 
 
 @lru_cache(maxsize=4)
-def _solids_of(town: str) -> Array | None:
-    return None
+def _solids(town: str) -> Array:
+    """Static boxes of the town's scenery; the embedded server has the same."""
+    return np.asarray(scenery(lane_map(town).network, SCENERY_SEED).solids, np.float64)

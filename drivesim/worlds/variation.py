@@ -58,7 +58,8 @@ def vary(scenario: Scenario, seed: int) -> Variation:
     start_s = START_S_M + float(rng.uniform(0.0, 4.0))
     speed = scenario.initial_speed_mps * float(rng.uniform(0.95, 1.05))
     # weather goes over the wire as float32: have the same numbers in process
-    return Variation(actors, weather.astype(np.float32).astype(np.float64), start_s, speed, int(rng.integers(1, 2**31 - 1)))
+    weather = weather.astype(np.float32).astype(np.float64)
+    return Variation(actors, weather, start_s, speed, int(rng.integers(1, 2**31 - 1)))
 
 
 def weather_of(spec: WeatherSpec) -> NDArray[np.float64]:

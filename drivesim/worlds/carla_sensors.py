@@ -1,0 +1,103 @@
+"""The sensors on the ego in CARLA: the rig's cameras and the collision sensor, read in step with the ticks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import time
+from typing import Any
+
+import carla
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.datatypes import CameraRig
+from drivesim.worlds.carla_frames import camera_mount, transform_from_pose
+from drivesim.worlds.ego_motion import EGO_AXLE_TO_CENTER_M
+from drivesim.worlds.errors import WorldError
+
+PICTURE_TIMEOUT_S = 30.0
+
+
+class SensorSet:
+    """Sensors of one ego. Data arrive on the client's own threads; here they wait in queues for their frame."""
+
+    def __init__(self, world: Any, ego: Any, rig: CameraRig | None, camera_period_s: float, dt_s: float) -> None:
+        self._images: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._collisions: queue.SimpleQueue[tuple[int, int, str, float]] = queue.SimpleQueue()
+        self._waiting: dict[int, dict[int, Any]] = {}  # frame -> camera -> image
+        self._period_ticks = max(round(camera_period_s / dt_s), 1)
+        self._first_picture: int | None = None
+        library = world.get_blueprint_library()
+        blueprint = library.find("sensor.other.collision")
+        self._collision = world.spawn_actor(blueprint, carla.Transform(), attach_to=ego)
+        self._cameras: list[Any] = []
+        for camera in rig.cameras if rig is not None else ():
+            blueprint = library.find("sensor.camera.rgb")
+            blueprint.set_attribute("image_size_x", str(camera.width_px))
+            blueprint.set_attribute("image_size_y", str(camera.height_px))
+            blueprint.set_attribute("fov", f"{math.degrees(camera.fov_rad):.6f}")
+            blueprint.set_attribute("sensor_tick", f"{camera_period_s:g}")
+            mount = transform_from_pose(camera_mount(camera, EGO_AXLE_TO_CENTER_M))
+            self._cameras.append(world.spawn_actor(blueprint, mount, attach_to=ego))
+
+    @property
+    def actor_ids(self) -> list[int]:
+        """Ids of all sensor actors."""
+        return [sensor.id for sensor in (*self._cameras, self._collision)]
+
+    def listen(self) -> None:
+        """Start everything; the next tick has the first pictures."""
+        self._collision.listen(self._touched)
+        for index, camera in enumerate(self._cameras):
+            camera.listen(_keeper(self._images, index))
+
+    def pictures(self, frame_id: int) -> NDArray[np.uint8] | None:
+        """(v, h, w, 3) RGB where this tick has pictures, else None. Waits for those that are on their way.
+
+        Raises:
+            WorldError: they do not come.
+        """
+        if self._first_picture is None:
+            self._first_picture = frame_id
+        if not self._cameras or (frame_id - self._first_picture) % self._period_ticks:
+            return None
+        deadline = time.monotonic() + PICTURE_TIMEOUT_S
+        while len(self._waiting.get(frame_id, ())) < len(self._cameras):
+            try:
+                index, image = self._images.get(timeout=max(deadline - time.monotonic(), 0.001))
+            except queue.Empty:
+                got = f"{len(self._waiting.get(frame_id, ()))} of {len(self._cameras)} pictures of frame {frame_id}"
+                raise WorldError(f"only {got} came within {PICTURE_TIMEOUT_S:.0f} s") from None
+            self._waiting.setdefault(int(image.frame), {})[index] = image
+        images = self._waiting.pop(frame_id)
+        self._waiting = {key: value for key, value in self._waiting.items() if key > frame_id}
+        return np.stack([_rgb(images[index]) for index in range(len(self._cameras))])
+
+    def drain_contacts(self) -> list[tuple[int, int, str, float]]:
+        """(frame, carla id of the other, its type id, impulse) of the contacts that arrived."""
+        found = []
+        while not self._collisions.empty():
+            found.append(self._collisions.get())
+        return found
+
+    def stop(self) -> None:
+        """Stop listening; the client aborts the interpreter when a sensor still listens at exit."""
+        for sensor in (*self._cameras, self._collision):
+            with contextlib.suppress(RuntimeError):
+                sensor.stop()
+
+    def _touched(self, event: Any) -> None:
+        impulse = event.normal_impulse
+        size = math.sqrt(impulse.x**2 + impulse.y**2 + impulse.z**2)
+        self._collisions.put((int(event.frame), int(event.other_actor.id), str(event.other_actor.type_id), size))
+
+
+def _keeper(images: queue.SimpleQueue[tuple[int, Any]], index: int) -> Any:
+    return lambda image: images.put((index, image))
+
+
+def _rgb(image: Any) -> NDArray[np.uint8]:
+    pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4)
+    return pixels[..., 2::-1]
