@@ -1,0 +1,1 @@
+"""Studies behind our claims, and what they found."""

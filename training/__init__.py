@@ -1,0 +1,1 @@
+"""How the shipped world model was made; see training/README.md."""

@@ -18,28 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.control.tracker import TrajectoryTracker
-from drivesim.datatypes import Camera, CameraRig, EgoState, Frame, Plan, RouteAhead, Trajectory
+from drivesim.datatypes import Camera, CameraRig, EgoState, Frame
 from drivesim.geometry import Pose, rotation_from_rpy
 from drivesim.geometry.bicycle import actions_from_motion
 from drivesim.logs import DriveLog
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.planning.kinematics import kinematics
 from drivesim.planning.proposals import STEP_S, drive_route, two_phase
-from drivesim.town.render import Appearance, TownRenderer
+from drivesim.recording.branches import branch_readouts, drive_branch, picture, stage
+from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
-from drivesim.town.town import Town
 from drivesim.town.weather import PRESETS, preset
-from drivesim.worlds.carla_frames import mirrored, pose_from_carla
-from drivesim.worlds.ego_motion import EgoMotion
-from drivesim.worlds.routes import lane_map
-from drivesim.worlds.town_world import actor_states, light_states, rig_views
 from training.labels import READOUT_COLUMNS, future_risks, readouts
 
 Array = NDArray[np.float64]
-DT_S = 0.05
 UNSEEN_WEATHERS = ("HardRainNoon", "HardRainSunset", "dense fog")
-# CARLA's parameters: cloudiness, precipitation, deposits, wind, sun azimuth, sun altitude, fog density, distance, falloff, ...
+# In the order of CARLA's WeatherParameters: cloudiness 80, fog density 60 from 5 m on.
 DENSE_FOG = np.array([80.0, 0.0, 20.0, 10.0, 40.0, 35.0, 60.0, 5.0, 0.6, 30.0, 1.0, 0.03, 0.0331, 0.0])
 
 
@@ -55,36 +49,23 @@ class CacheConfig:
     workers: int = 2
     seed: int = 0
     unseen_weather: bool = False
+    looks: int = 60
 
 
-@lru_cache(maxsize=2)
-def stage(town: str) -> tuple[Town, TownRenderer]:
-    """A town and its renderer, kept between logs of the same town."""
-    network = lane_map(town).network
-    return Town(network), TownRenderer(network)
-
-
-def picture(
-    renderer: TownRenderer, state: TownState, row: int, ego: EgoState, rig: CameraRig, look: Appearance, seed: int
-) -> NDArray[np.uint8]:
-    """The rig's pictures (cameras, h, w, 3) RGB of a state, the ego itself not drawn."""
-    drawn = renderer.render(state, rig_views(rig, ego.world_from_ego), look, frame_seed=seed, hide_row=row)
-    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
-
-
-def ego_of(town: Town, row: int, motion: EgoMotion, time_us: int) -> EgoState:
-    """The ego's state after a step of a branch."""
-    state = town.state
-    return motion.state(time_us, pose_from_carla(state.xyz[row], state.rotation[row]), velocity_of(town, row))
-
-
-def velocity_of(town: Town, row: int) -> tuple[float, float]:
-    """An actor's velocity in our frame."""
-    velocity = mirrored(town.state.velocity[row, :2])
-    return float(velocity[0]), float(velocity[1])
+@lru_cache(maxsize=1)
+def looks(config: CacheConfig) -> tuple[Appearance, ...]:
+    """The pool of looks: dressing a new one costs as much as dozens of pictures."""
+    rng = np.random.default_rng([config.seed, 3])
+    return tuple(draw_look(config, rng) for _ in range(config.looks))
 
 
 def look_of(config: CacheConfig, rng: np.random.Generator) -> Appearance:
+    """A look of the pool."""
+    pool = looks(config)
+    return pool[int(rng.integers(len(pool)))]
+
+
+def draw_look(config: CacheConfig, rng: np.random.Generator) -> Appearance:
     """A random appearance; of the weathers kept out of training where the config says so."""
     if not config.unseen_weather:
         look = Appearance.random(rng)  # hard rain and dense fog are kept for tests
@@ -153,35 +134,6 @@ def branch_profiles(steps: int, rng: np.random.Generator) -> Array:
     return np.stack([brake, go])
 
 
-def drive_branch(
-    town: Town, state: TownState, ego_row: int, ego: EgoState, route: RouteAhead, profile: Array
-) -> tuple[list[tuple[TownState, EgoState]], Array]:
-    """Leave a state under an acceleration profile: the states each half second after, and the actions (h, 2) realised."""
-    town.restore(state)
-    motion = EgoMotion()
-    motion.state(
-        ego.time_us, pose_from_carla(town.state.xyz[ego_row], town.state.rotation[ego_row]), velocity_of(town, ego_row)
-    )
-    future = drive_route(ego.speed_mps, route, profile[None], obey_caps=False)
-    times = (np.arange(len(profile)) + 1) * STEP_S
-    plan = Plan(Trajectory(times, future.poses[0], future.speeds_mps[0]), future.actions[0])
-    tracker, now, path = TrajectoryTracker(), ego, [ego]
-    ticks = round(STEP_S / DT_S)
-    after = []
-    for _ in range(len(profile)):
-        for _ in range(ticks):
-            control = tracker.control(plan, ego, now)
-            town.set_control(ego_row, control.throttle, -control.steer, control.brake)
-            town.step(DT_S)
-            now = ego_of(town, ego_row, motion, now.time_us + round(DT_S * 1e6))
-        after.append((town.copy_state(), now))
-        path.append(now)
-    poses = np.array([[e.x_m, e.y_m, e.yaw_rad] for e in path])
-    return after, np.clip(
-        actions_from_motion(poses, np.array([e.speed_mps for e in path]), STEP_S), [-8, -0.3], [5, 0.3]
-    )
-
-
 class Paths:
     """Files of one cache under construction."""
 
@@ -245,16 +197,6 @@ def fill(
             }
     write_columns(done, table, cameras_b, [branch[k] for k in range(len(chosen))], number)
     return number
-
-
-def branch_readouts(town: Town, state: TownState, ego_row: int, ego: EgoState, start: Frame) -> list[float]:
-    """READOUT_COLUMNS after some steps of a branch."""
-    town.restore(state)
-    world = start.ego.world_from_ego.apply(np.pad(start.route.points_m, ((0, 0), (0, 1))))
-    points = ego.world_from_ego.inverse().apply(world)[:, :2]
-    route = RouteAhead(points, start.route.speed_limit_mps, start.route.remaining_m)
-    found = readouts(Frame(ego.time_us, None, ego, actor_states(town, ego_row), light_states(town), route))
-    return [found[name] for name in READOUT_COLUMNS]
 
 
 def write_columns(

@@ -20,7 +20,7 @@ def risk_logits(
     logits, labels = [], []
     for rows in np.array_split(rng.choice(trainer.risk_rows, min(states, len(trainer.risk_rows)), replace=False), 12):
         index = torch.from_numpy(rows)
-        context = pairs(trainer.clips, trainer.latents, index, rng)
+        context = pairs(trainer.latents, index, rng)
         k = table["risk"].shape[1]
         actions, speeds = (
             table["candidate_action"][index][:, :, :horizon],

@@ -55,7 +55,7 @@ def imagined_kinematics(now: Tensor, speeds: Tensor, actions: Tensor, distances:
     return out
 
 
-def pairs(clips: Clips, latents: Latents, rows: Tensor, rng: np.random.Generator) -> Tensor:
+def pairs(latents: Latents, rows: Tensor, rng: np.random.Generator) -> Tensor:
     """Last two latents (b, 2, n, d) of rows, in either appearance."""
     source = latents.a if rng.random() < 0.5 else latents.b
     return torch.stack([source[rows - 1], source[rows]], dim=1)
@@ -101,7 +101,7 @@ class HeadTrainer:
     def policy_loss(self, rng: np.random.Generator) -> Tensor:
         """Cross-entropy to what the careful expert would do at this state, risky states included."""
         rows = self.pick(self.rows, self.braking, self.config.batch, rng)
-        logits = self.policy(pairs(self.clips, self.latents, rows, rng), self.table["kinematics"][rows])
+        logits = self.policy(pairs(self.latents, rows, rng), self.table["kinematics"][rows])
         target = self.table["expert"][rows, 0]
         weight = 1.0 + (self.config.asymmetry - 1.0) * (target < -1.0).float()
         loss = -(soft_bins(target) * logits.log_softmax(-1)).sum(-1)
@@ -110,13 +110,13 @@ class HeadTrainer:
     def clone_loss(self, rng: np.random.Generator) -> Tensor:
         """Behaviour cloning: what the expert did on its own calm drives, nothing else."""
         rows = torch.from_numpy(rng.choice(self.calm, self.config.batch))
-        logits = self.clone(pairs(self.clips, self.latents, rows, rng), self.table["kinematics"][rows])
+        logits = self.clone(pairs(self.latents, rows, rng), self.table["kinematics"][rows])
         return -(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
 
     def risk_loss(self, rng: np.random.Generator) -> Tensor:
         """Binary cross-entropy at imagined moments of hypothetical drives (and at now, from the encoding)."""
         rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
-        context = pairs(self.clips, self.latents, rows, rng)
+        context = pairs(self.latents, rows, rng)
         chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), 8)))
         index = torch.arange(len(rows))[:, None]
         horizon = self.config.horizon
@@ -138,7 +138,7 @@ class HeadTrainer:
     def read_loss(self, rng: np.random.Generator) -> Tensor:
         """Probes for reports, on encoded latents."""
         rows = torch.from_numpy(rng.choice(self.rows, self.config.batch))
-        out = self.read(pairs(self.clips, self.latents, rows, rng), torch.zeros(len(rows), 16))
+        out = self.read(pairs(self.latents, rows, rng), torch.zeros(len(rows), 16))
         table = self.table
         present = table["lead_present"][rows]
         binary = ("lead_present", "red_light", "walker_ahead")

@@ -52,7 +52,7 @@ class Scenario:
     route: tuple[Waypoint, ...]  # at least start and goal; joined along lanes
     time_limit_s: float
     initial_speed_mps: float = 0.0
-    weather: WeatherSpec = WeatherSpec()
+    weather: WeatherSpec = field(default_factory=WeatherSpec)
     actors: tuple[ActorSpec, ...] = ()
     traffic_vehicles: int = 0  # Traffic Manager vehicles around the route
     traffic_walkers: int = 0

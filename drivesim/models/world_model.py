@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ class CheckpointError(ValueError):
 class WorldModelConfig:
     """All sizes of a world model."""
 
-    encoder: EncoderConfig = EncoderConfig()
-    predictor: PredictorConfig = PredictorConfig()
-    heads: HeadConfig = HeadConfig()
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
 
 
 class WorldModel(nn.Module):

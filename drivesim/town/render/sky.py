@@ -70,7 +70,7 @@ def _clouds(a: Appearance, color: NDArray[np.float64], x: NDArray[np.float64], y
     edge = 0.80 - 0.62 * a.cloud
     density = np.clip((value - edge) / 0.24, 0, 1) * np.clip(z * 9, 0, 1) * min(1.0, 0.35 + a.cloud)
     level = float(horizon @ [0.30, 0.59, 0.11])
-    bright = (horizon * 0.55 + np.full(3, level) * 0.5) * (1.06 - 0.35 * a.cloud) + halo * 0.16 * (np.clip(near_sun, 0, 1) ** 3)[..., None]
+    bright = (horizon * 0.55 + np.full(3, level) * 0.5) * (1.08 - 0.26 * a.cloud) + halo * 0.16 * (np.clip(near_sun, 0, 1) ** 3)[..., None]
     shade = bright * (1.0 - 0.22 * np.clip((value - edge) / 0.6, 0, 1))[..., None]
     return np.asarray(color + (shade - color) * (density * 0.85)[..., None])
 
@@ -128,7 +128,7 @@ def _facade(tile: int) -> NDArray[np.float64]:
 def _window(image: NDArray[np.float64], u0: int, u1: int, v0: int, v1: int, rng: np.random.Generator) -> None:
     """Glass with a light sill and frame, a little different from pane to pane."""
     image[v0 - 1, max(u0 - 1, 0) : u1 + 1, :3] += 16
-    glass = np.array([92.0, 108.0, 124.0]) * rng.uniform(0.75, 1.15)
+    glass = np.array([84.0, 92.0, 100.0]) * rng.uniform(0.65, 1.15)
     image[v0:v1, u0:u1, :3] = glass
     image[v0:v1, u0:u1, 3] = 255
     if u1 - u0 > 5:
