@@ -241,7 +241,7 @@ class ExpertPlanner:
             "closeness": closeness,
             "progress": -1.0 * rolled[:, -1, 0],
             "red_light": np.where(rolled[:, -1, 0] > room_m + 0.3, 200.0, 0.0),
-            "comfort": 0.25 * np.maximum(-rolled[:, :, 2].min(axis=1) - 3.0, 0.0) ** 2,
+            "comfort": 0.8 * np.maximum(-rolled[:, :, 2].min(axis=1) - 3.0, 0.0) ** 2,
             "offset": np.full(len(rolled), 2.0 * abs(offset_m - self.config.lateral_offset_m)
                               + 2.0 * (abs(offset_m - self._offset_m) > 0.3)),
         }  # fmt: skip

@@ -22,6 +22,7 @@ DT_S = 0.25
 REACH_M = 80.0  # nobody farther away matters within the horizon
 _STOPS_MPS2 = 4.0  # who needs less than this to stop at a red light is expected to stop
 _HEADING_TOLERANCE_RAD = 0.35
+_STARTS_UP_TO_MPS = 9.0  # who accelerates goes on doing so up to this speed
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _predict_one(
                 out[t, 2] += math.pi
         else:
             out[t, 0], out[t, 1], out[t, 2] = x, y, yaw
-        pull = acceleration if acceleration < -0.5 or t * DT_S < 1.0 else 0.0
+        pull = acceleration if acceleration < -0.5 or (t * DT_S < 2.5 and v < _STARTS_UP_TO_MPS) else 0.0
         if stops:
             pull = min(pull, -v * v / (2.0 * max(red_m - moved, 0.2)))
         v_next = max(v + pull * DT_S, 0.0)
