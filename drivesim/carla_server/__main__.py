@@ -19,21 +19,28 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--capacity", type=int, default=512)
+    parser.add_argument("--draw-ahead", action="store_true")
     parser.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
     try:
-        server = CarlaServer(options.town, options.host, options.port, seed=options.seed, capacity=options.capacity)
+        server = CarlaServer(options.town, options.host, options.port, seed=options.seed, capacity=options.capacity,
+                             draw_ahead=options.draw_ahead)  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         print(f"cannot serve: {error}", flush=True)
         return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     if options.until_stdin_closes:
-        threading.Thread(target=lambda: (sys.stdin.read(), server.stop()), daemon=True).start()
+        threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
     print(f"serving {options.host} {server.port} {options.town}", flush=True)
     server.serve()
     return 0
+
+
+def _stop_with_stdin(server: CarlaServer) -> None:
+    sys.stdin.read()
+    server.stop()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from drivesim.carla_server.actors import SENSOR_STREAM
 from drivesim.carla_server.blueprints import LIBRARY
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.poses import pose_from_matrix
-from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Peer, Refusal, encode
+from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Refusal, encode
 from drivesim.carla_server.structs import ActorDescription, identifier, transform
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ActorCalls:
-    """Handlers; each takes the calling peer and the call's arguments."""
+    """Handlers; each takes the call's arguments (and the calling peer before them where the table says so)."""
 
     def __init__(self, server: CarlaServer) -> None:
         self._server = server
@@ -34,93 +34,93 @@ class ActorCalls:
         packed: Packed = actor.to_wire(self._server.hub.token)
         return packed
 
-    def definitions(self, peer: Peer) -> Packed:
+    def definitions(self) -> Packed:
         """The blueprint library."""
         return self._definitions
 
-    def spectator(self, peer: Peer) -> Packed:
+    def spectator(self) -> Packed:
         """The spectator."""
         return self._wire(self._episode.spectator)
 
-    def by_id(self, peer: Peer, ids: Any) -> Packed:
+    def by_id(self, ids: Any) -> Packed:
         """The actors of these ids; unknown ones are left out."""
         found = [actor for actor in map(self._episode.actors.get, ids) if actor is not None]
         return Packed(_array_head(len(found)) + b"".join(self._wire(actor).data for actor in found))
 
-    def spawn(self, peer: Peer, description: Any, pose: Any) -> Packed:
+    def spawn(self, description: Any, pose: Any) -> Packed:
         """Make an actor."""
         return self._wire(self._episode.spawn(ActorDescription.from_wire(description), *transform(pose)))
 
-    def spawn_with_parent(self, peer: Peer, description: Any, pose: Any, parent: Any, *_: Any) -> Packed:
+    def spawn_with_parent(self, description: Any, pose: Any, parent: Any, *_: Any) -> Packed:
         """Make an actor that rides on another; every attachment is rigid."""
         made = self._episode.spawn(ActorDescription.from_wire(description), *transform(pose), identifier(parent))
         return self._wire(made)
 
-    def destroy(self, peer: Peer, actor_id: Any) -> bool:
+    def destroy(self, actor_id: Any) -> bool:
         """Remove an actor."""
         self.batch.destroy(actor_id)
         return True
 
-    def set_collisions(self, peer: Peer, actor_id: Any, enabled: Any) -> None:
+    def set_collisions(self, actor_id: Any, enabled: Any) -> None:
         """Accepted; boxes always collide."""
         self._episode.find(actor_id, "set collisions")
         structs.flag(enabled)
 
-    def constant_velocity(self, peer: Peer, actor_id: Any, velocity: Any) -> None:
+    def constant_velocity(self, actor_id: Any, velocity: Any) -> None:
         """Hold a velocity, in the actor's own frame, until it is disabled."""
         row = self._episode.row(actor_id, "enable constant velocity")
         self._episode.constant_velocity[row] = structs.vector(velocity)
 
-    def no_constant_velocity(self, peer: Peer, actor_id: Any) -> None:
+    def no_constant_velocity(self, actor_id: Any) -> None:
         """End `constant_velocity`."""
         self._episode.constant_velocity.pop(self._episode.row(actor_id, "disable constant velocity"), None)
 
-    def impulse_at(self, peer: Peer, actor_id: Any, impulse: Any, place: Any) -> None:
+    def impulse_at(self, actor_id: Any, impulse: Any, place: Any) -> None:
         """An impulse off the centre also turns."""
         row = self._episode.row(actor_id, "add impulse at location")
         arm = np.array(structs.vector(place)) - self._episode.town.state.xyz[row]
         self.batch.impulse(actor_id, impulse)
         self.batch.angular_impulse(actor_id, np.cross(arm, np.array(structs.vector(impulse))).tolist())
 
-    def force_at(self, peer: Peer, actor_id: Any, force: Any, place: Any) -> None:
+    def force_at(self, actor_id: Any, force: Any, place: Any) -> None:
         """A force off the centre, over one step."""
         delta_s = self._server.simulation.delta_s
-        self.impulse_at(peer, actor_id, [component * delta_s for component in structs.vector(force)], place)
+        self.impulse_at(actor_id, [component * delta_s for component in structs.vector(force)], place)
 
-    def box(self, peer: Peer, actor_id: Any) -> Any:
+    def box(self, actor_id: Any) -> Any:
         """The bounding box."""
         actor = self._episode.find(actor_id, "get actor bounding box")
         return structs.box_to_wire(actor.box_centre, actor.box_extent, actor.actor_id)
 
-    def names(self, peer: Peer, actor_id: Any) -> list[str]:
+    def names(self, actor_id: Any) -> list[str]:
         """An actor's only component, bone or socket is its root."""
         self._episode.find(actor_id, "get names")
         return ["root"]
 
-    def world_transform(self, peer: Peer, actor_id: Any, *_: Any) -> Any:
+    def world_transform(self, actor_id: Any, *_: Any) -> Any:
         """The root's transform in the world."""
         return self._pose_of(actor_id)
 
-    def relative_transform(self, peer: Peer, actor_id: Any, *_: Any) -> Any:
+    def relative_transform(self, actor_id: Any, *_: Any) -> Any:
         """The root's transform in the actor."""
         self._episode.find(actor_id, "get relative transform")
         return structs.transform_to_wire((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
-    def world_transforms(self, peer: Peer, actor_id: Any, *_: Any) -> list[Any]:
+    def world_transforms(self, actor_id: Any, *_: Any) -> list[Any]:
         """One transform for each name."""
         return [self._pose_of(actor_id)]
 
-    def relative_transforms(self, peer: Peer, actor_id: Any, *_: Any) -> list[Any]:
+    def relative_transforms(self, actor_id: Any, *_: Any) -> list[Any]:
         """One transform for each name."""
-        return [self.relative_transform(peer, actor_id)]
+        return [self.relative_transform(actor_id)]
 
-    def dead(self, peer: Peer, actor_id: Any) -> None:
+    def dead(self, actor_id: Any) -> None:
         """Stop an actor for good."""
         row = self._episode.row(actor_id, "set actor dead")
         self._episode.town.state.control[row] = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0)
         self._episode.town.state.walker_control[row] = 0.0
 
-    def sensor_token(self, peer: Peer, stream_id: Any) -> Any:
+    def sensor_token(self, stream_id: Any) -> Any:
         """The token of a stream that exists."""
         if not self._server.hub.is_stream(identifier(stream_id)):
             raise Refusal(f"get_sensor_token: no stream {stream_id} (sensors begin at {SENSOR_STREAM})")
@@ -146,7 +146,7 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "add_actor_angular_impulse": batch.angular_impulse, "add_actor_torque": batch.torque,
         "set_actor_simulate_physics": batch.simulate_physics,
     }  # fmt: skip
-    table = {name: Call(VOID, _without_peer(command)) for name, command in plain.items()}
+    table = {name: Call(VOID, command) for name, command in plain.items()}
     names = Call(VALUE, calls.names, note="every actor has one part, `root`")
     world = Call(VALUE, calls.world_transforms, note="every actor has one part, `root`")
     relative = Call(VALUE, calls.relative_transforms, note="every actor has one part, `root`")
@@ -158,8 +158,8 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "spawn_actor_with_parent": Call(VALUE, calls.spawn_with_parent, note="every attachment is rigid"),
         "destroy_actor": Call(VALUE, calls.destroy),
         "set_actor_collisions": Call(VOID, calls.set_collisions, real=False, note="boxes always collide"),
-        "set_actor_enable_gravity": Call(VOID, _without_peer(batch.gravity), real=False, note="vehicles stay on the ground"),
-        "set_actor_autopilot": Call(VOID, _without_peer(batch.autopilot), real=False, note="the client's TM drives"),
+        "set_actor_enable_gravity": Call(VOID, batch.gravity, real=False, note="vehicles stay on the ground"),
+        "set_actor_autopilot": Call(VOID, batch.autopilot, real=False, note="the client's TM drives"),
         "set_actor_dead": Call(VOID, calls.dead),
         "enable_actor_constant_velocity": Call(VOID, calls.constant_velocity),
         "disable_actor_constant_velocity": Call(VOID, calls.no_constant_velocity),
@@ -179,6 +179,3 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "get_sensor_token": Call(VALUE, calls.sensor_token),
     }
 
-
-def _without_peer(command: Any) -> Any:
-    return lambda peer, *args: command(*args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer, Refusal
+from drivesim.carla_server.rpc import VALUE, VOID, Call, Refusal
 
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
@@ -24,16 +24,16 @@ _REFUSED: dict[str, tuple[int, str]] = {
 }  # fmt: skip
 
 
-def outside_calls(server: CarlaServer) -> dict[str, Call]:
+def outside_calls(_: CarlaServer) -> dict[str, Call]:
     """The group's table."""
     table = {name: Call(kind, _refusal(name, why), real=False, note=why) for name, (kind, why) in _REFUSED.items()}
-    table["is_sensor_enabled_for_ros"] = Call(VALUE, lambda peer, *_: False, real=False, note=_ROS)
-    table["are_gbuffers_enabled"] = Call(VALUE, lambda peer, *_: False, real=False, note=_BUFFERS)
+    table["is_sensor_enabled_for_ros"] = Call(VALUE, lambda *args: False, real=False, note=_ROS)
+    table["are_gbuffers_enabled"] = Call(VALUE, lambda *args: False, real=False, note=_BUFFERS)
     return table
 
 
 def _refusal(name: str, why: str) -> Any:
-    def handler(peer: Peer, *_: Any) -> None:
+    def handler(*_: Any) -> None:
         raise Refusal(f"{name} is not served: {why}")
 
     return handler

@@ -17,7 +17,7 @@ VERSION = "0.9.16"
 
 
 class SessionCalls:
-    """Handlers; each takes the calling peer and the call's arguments."""
+    """Handlers; each takes the call's arguments (and the calling peer before them where the table says so)."""
 
     def __init__(self, server: CarlaServer) -> None:
         self._server = server
@@ -25,44 +25,44 @@ class SessionCalls:
         self._batch = Batch(server)
         self._map_data: tuple[str, Packed] | None = None
 
-    def get_episode_info(self, peer: Peer) -> Any:
+    def get_episode_info(self) -> Any:
         """Episode id, and the token of the world's snapshots."""
         return [self._simulation.episode.episode_id, [self._server.hub.token(WORLD_STREAM)]]
 
-    def get_map_info(self, peer: Peer) -> Any:
+    def get_map_info(self) -> Any:
         """Map name and spawn points."""
         network = self._simulation.episode.town.network
         points = [transform_to_wire((x, y, z + 0.5), (0.0, 0.0, yaw)) for (x, y, z), yaw in zip(
             network.spawn_xyz_m.tolist(), network.spawn_yaw_rad.tolist(), strict=True)]  # fmt: skip
         return [self._simulation.episode.map_name, points]
 
-    def get_map_data(self, peer: Peer) -> Any:
+    def get_map_data(self) -> Any:
         """The OpenDRIVE text, packed once for each map."""
         opendrive = self._simulation.episode.opendrive
         if self._map_data is None or self._map_data[0] is not opendrive:
             self._map_data = (opendrive, Packed(encode(opendrive)))
         return self._map_data[1]
 
-    def get_required_files(self, peer: Peer, folder: str = "", *_: Any) -> list[str]:
+    def get_required_files(self, folder: str = "", *_: Any) -> list[str]:
         """Files that the client wants on its disk: only the walkers' navigation mesh."""
         if folder != "Nav":
             return []
         navigation = self._simulation.navigation
         return [navigation.name] if navigation.data else []
 
-    def request_file(self, peer: Peer, name: str) -> bytes:
+    def request_file(self, name: str) -> bytes:
         """The bytes of a file that `get_required_files` named."""
         navigation = self._simulation.navigation
         if name.rsplit("/", 1)[-1] != navigation.name:
             raise Refusal(f"request_file: no file {name!r}")
         return navigation.data
 
-    def load_new_episode(self, peer: Peer, name: str, reset_settings: Any = True, layers: Any = 0) -> None:
+    def load_new_episode(self, name: str, reset_settings: Any = True, *_: Any) -> None:
         """Load or reload a map."""
         self._simulation.load(text(name), flag(reset_settings))
         self._server.settings_changed()
 
-    def copy_opendrive_to_file(self, peer: Peer, opendrive: str, *parameters: Any) -> None:
+    def copy_opendrive_to_file(self, opendrive: str, *_: Any) -> None:
         """Take a user's OpenDRIVE; the client then loads `OpenDriveMap`."""
         self._simulation.generate(text(opendrive, 1 << 28))
 
@@ -71,7 +71,7 @@ class SessionCalls:
         self._server.managers.settings_asked(peer)
         return self._simulation.settings.to_wire()
 
-    def set_episode_settings(self, peer: Peer, settings: Any) -> int:
+    def set_episode_settings(self, settings: Any) -> int:
         """Take new settings; answers the current frame."""
         self._simulation.settings = EpisodeSettings.from_wire(settings)
         self._server.settings_changed()
@@ -86,11 +86,11 @@ class SessionCalls:
         results = self._batch.run(commands)
         return self._server.tick_for(peer, results) if flag(do_tick) else results
 
-    def is_traffic_manager_running(self, peer: Peer, port: int) -> bool:
+    def is_traffic_manager_running(self, port: int) -> bool:
         """Is a Traffic Manager registered on this port?"""
         return self._server.managers.find(identifier(port, 16)) is not None
 
-    def get_traffic_manager_running(self, peer: Peer, port: int) -> Any:
+    def get_traffic_manager_running(self, port: int) -> Any:
         """Where the Traffic Manager of a port runs."""
         found = self._server.managers.find(identifier(port, 16))
         return list(found) if found is not None else ["", 0]
@@ -99,7 +99,7 @@ class SessionCalls:
         """Register the client's Traffic Manager."""
         return self._server.managers.register(peer, text(endpoint[0], 256), identifier(endpoint[1], 16))
 
-    def destroy_traffic_manager(self, peer: Peer, port: int) -> bool:
+    def destroy_traffic_manager(self, port: int) -> bool:
         """Forget a Traffic Manager."""
         self._server.managers.remove(identifier(port, 16))
         return True
@@ -110,22 +110,22 @@ def session_calls(server: CarlaServer) -> dict[str, Call]:
     calls = SessionCalls(server)
     maps = [f"/Game/Carla/Maps/{name}" for name in KNOWN_TOWNS]
     return {
-        "version": Call(VALUE, lambda peer: VERSION),
-        "get_available_maps": Call(VALUE, lambda peer: maps),
+        "version": Call(VALUE, lambda: VERSION),
+        "get_available_maps": Call(VALUE, lambda: maps),
         "get_episode_info": Call(VALUE, calls.get_episode_info),
         "get_map_info": Call(VALUE, calls.get_map_info),
         "get_map_data": Call(VALUE, calls.get_map_data),
         "get_required_files": Call(VALUE, calls.get_required_files),
         "request_file": Call(VALUE, calls.request_file),
-        "get_navigation_mesh": Call(VALUE, lambda peer: server.simulation.navigation.data),
+        "get_navigation_mesh": Call(VALUE, lambda: server.simulation.navigation.data),
         "load_new_episode": Call(VOID, calls.load_new_episode),
         "copy_opendrive_to_file": Call(VOID, calls.copy_opendrive_to_file),
-        "get_episode_settings": Call(VALUE, calls.get_episode_settings),
+        "get_episode_settings": Call(VALUE, calls.get_episode_settings, peer=True),
         "set_episode_settings": Call(VALUE, calls.set_episode_settings),
-        "tick_cue": Call(VALUE, calls.tick_cue),
-        "apply_batch": Call(BARE, calls.apply_batch),
+        "tick_cue": Call(VALUE, calls.tick_cue, peer=True),
+        "apply_batch": Call(BARE, calls.apply_batch, peer=True),
         "is_traffic_manager_running": Call(VALUE, calls.is_traffic_manager_running),
         "get_traffic_manager_running": Call(VALUE, calls.get_traffic_manager_running),
-        "add_traffic_manager_running": Call(VALUE, calls.add_traffic_manager_running),
+        "add_traffic_manager_running": Call(VALUE, calls.add_traffic_manager_running, peer=True),
         "destroy_traffic_manager": Call(VALUE, calls.destroy_traffic_manager),
     }

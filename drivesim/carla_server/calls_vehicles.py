@@ -20,7 +20,7 @@ FRONT_WHEELS = (0, 1)
 
 
 class VehicleCalls:
-    """Handlers; each takes the calling peer and the call's arguments."""
+    """Handlers; each takes the call's arguments (and the calling peer before them where the table says so)."""
 
     def __init__(self, server: CarlaServer) -> None:
         self._server = server
@@ -30,33 +30,33 @@ class VehicleCalls:
     def _episode(self) -> Any:
         return self._server.simulation.episode
 
-    def control(self, peer: Peer, actor_id: Any, control: Any) -> None:
+    def control(self, actor_id: Any, control: Any) -> None:
         """VehicleControl; held until the next."""
         self.batch.control(actor_id, control)
 
-    def get_physics(self, peer: Peer, actor_id: Any) -> list[Any]:
+    def get_physics(self, actor_id: Any) -> list[Any]:
         """VehiclePhysicsControl."""
         return self._server.physics_controls.get(self._episode, actor_id)
 
-    def get_ackermann_settings(self, peer: Peer, actor_id: Any) -> list[float]:
+    def get_ackermann_settings(self, actor_id: Any) -> list[float]:
         """AckermannControllerSettings."""
         self._episode.row(actor_id, "get Ackermann controller settings")
         return self._server.physics_controls.get_ackermann(actor_id)
 
-    def set_ackermann_settings(self, peer: Peer, actor_id: Any, settings: Any) -> None:
+    def set_ackermann_settings(self, actor_id: Any, settings: Any) -> None:
         """Kept; the server's own speed controller has no such gains."""
         self._episode.row(actor_id, "apply Ackermann controller settings")
         self._server.physics_controls.set_ackermann(actor_id, settings)
 
-    def telemetry(self, peer: Peer, actor_id: Any) -> list[Any]:
+    def telemetry(self, actor_id: Any) -> list[Any]:
         """VehicleTelemetryData."""
         return physics_controls.telemetry(self._episode, actor_id)
 
-    def light_state(self, peer: Peer, actor_id: Any) -> list[int]:
+    def light_state(self, actor_id: Any) -> list[int]:
         """VehicleLightState flags."""
         return [int(self._episode.town.state.lamps[self._episode.row(actor_id, "get vehicle light state")])]
 
-    def set_light_state(self, peer: Peer, actor_id: Any, flags: Any) -> None:
+    def set_light_state(self, actor_id: Any, flags: Any) -> None:
         """Set VehicleLightState flags."""
         self.batch.light_state(actor_id, flags[0])
 
@@ -67,17 +67,17 @@ class VehicleCalls:
         ids, lamps = episode.actors.row_id[rows].tolist(), episode.town.state.lamps[rows].tolist()
         return self._server.managers.light_states_asked(peer, [list(pair) for pair in zip(ids, lamps, strict=True)])
 
-    def wheel_angle(self, peer: Peer, actor_id: Any, wheel: Any) -> float:
+    def wheel_angle(self, actor_id: Any, wheel: Any) -> float:
         """Steer angle of a wheel in degrees."""
         row = self._episode.row(actor_id, "get wheel steer angle")
         return math.degrees(float(self._episode.town.state.steer_angle[row])) if wheel in FRONT_WHEELS else 0.0
 
-    def pitch_angle(self, peer: Peer, actor_id: Any, wheel: Any) -> float:
+    def pitch_angle(self, actor_id: Any, wheel: Any) -> float:
         """Wheels of this town do not show their roll."""
         self._episode.row(actor_id, "get wheel pitch angle")
         return 0.0
 
-    def bones(self, peer: Peer, actor_id: Any) -> list[Any]:
+    def bones(self, actor_id: Any) -> list[Any]:
         """A walker's only bone is its root."""
         actor = self._episode.find(actor_id, "get bones transform")
         if not actor.type_id.startswith("walker."):
@@ -88,7 +88,7 @@ class VehicleCalls:
 
     def checked(self, doing: str) -> Any:
         """A call that is accepted without effect, but for the check that its actor exists."""
-        def handler(peer: Peer, actor_id: Any, *_: Any) -> None:
+        def handler(actor_id: Any, *_: Any) -> None:
             self._episode.find(actor_id, doing)
 
         return handler
@@ -103,7 +103,7 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
         return Call(VOID, calls.checked(doing), real=False, note=note)
 
     def refused(name: str, why: str) -> Call:
-        def handler(peer: Peer, *_: Any) -> None:
+        def handler(*_: Any) -> None:
             raise Refusal(f"{name} is not served: {why}")
 
         return Call(VOID, handler, real=False, note=why)
@@ -112,16 +112,16 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
     no_engine = "this town has its own vehicle physics"
     return {
         "apply_control_to_vehicle": Call(VOID, calls.control),
-        "apply_ackermann_control_to_vehicle": Call(VOID, lambda peer, *args: batch.ackermann(*args)),
+        "apply_ackermann_control_to_vehicle": Call(VOID, batch.ackermann),
         "get_ackermann_controller_settings": Call(VALUE, calls.get_ackermann_settings),
         "apply_ackermann_controller_settings": Call(VOID, calls.set_ackermann_settings, note="kept; other gains are used"),
         "get_physics_control": Call(VALUE, calls.get_physics),
-        "apply_physics_control": Call(VOID, lambda peer, *args: batch.physics_control(*args), note="kept, without effect"),
+        "apply_physics_control": Call(VOID, batch.physics_control, note="kept, without effect"),
         "get_telemetry_data": Call(VALUE, calls.telemetry),
         "show_vehicle_debug_telemetry": accepted("show debug telemetry", "there is no screen"),
         "get_vehicle_light_state": Call(VALUE, calls.light_state),
         "set_vehicle_light_state": Call(VOID, calls.set_light_state),
-        "get_vehicle_light_states": Call(VALUE, calls.light_states),
+        "get_vehicle_light_states": Call(VALUE, calls.light_states, peer=True),
         "open_vehicle_door": accepted("open vehicle door", closed),
         "close_vehicle_door": accepted("close vehicle door", closed),
         "set_wheel_steer_direction": accepted("set wheel steer direction", closed),
@@ -133,7 +133,7 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
         "enable_carsim": refused("enable_carsim", no_engine),
         "use_carsim_road": refused("use_carsim_road", no_engine),
         "restore_physx_physics": accepted("restore physx physics", no_engine),
-        "apply_control_to_walker": Call(VOID, lambda peer, *args: batch.walker_control(*args)),
+        "apply_control_to_walker": Call(VOID, batch.walker_control),
         "get_bones_transform": Call(VALUE, calls.bones, note="one bone, the root"),
         "set_bones_transform": accepted("set bones transform", "walkers have one bone, the root"),
         "blend_pose": accepted("blend pose", "walkers have one bone, the root"),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from drivesim.carla_server import structs
-from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer
+from drivesim.carla_server.rpc import VALUE, VOID, Call
 
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
@@ -17,7 +17,7 @@ RAY_LIMIT_M = 2000.0
 
 
 class WorldCalls:
-    """Handlers; each takes the calling peer and the call's arguments."""
+    """Handlers; each takes the call's arguments (and the calling peer before them where the table says so)."""
 
     def __init__(self, server: CarlaServer) -> None:
         self._server = server
@@ -27,24 +27,24 @@ class WorldCalls:
     def _town(self) -> Any:
         return self._server.simulation.episode.town
 
-    def get_weather(self, peer: Peer) -> list[float]:
+    def get_weather(self) -> list[float]:
         """WeatherParameters."""
         weather: list[float] = self._town.state.weather.tolist()
         return weather
 
-    def set_weather(self, peer: Peer, weather: Any) -> None:
+    def set_weather(self, weather: Any) -> None:
         """Set all 14 parameters; the next picture shows them."""
         self._town.state.weather[:] = structs.weather(weather)
 
-    def get_gravity(self, peer: Peer) -> float:
+    def get_gravity(self) -> float:
         """Gravity as it was set (it has no other effect)."""
         return self._gravity_mps2
 
-    def set_gravity(self, peer: Peer, gravity: Any) -> None:
+    def set_gravity(self, gravity: Any) -> None:
         """Remember it."""
         self._gravity_mps2 = structs.number(gravity)
 
-    def project_point(self, peer: Peer, start: Any, direction: Any, distance: Any) -> list[Any]:
+    def project_point(self, start: Any, direction: Any, distance: Any) -> list[Any]:
         """Where a ray first meets the ground: [hit, [location, label]]."""
         origin, along = structs.location(start), structs.vector(direction)
         norm = math.sqrt(sum(component * component for component in along)) or 1.0
@@ -52,7 +52,7 @@ class WorldCalls:
         hit = self._ground_hit(origin, [component / norm for component in along], reach_m)
         return [True, [hit, LABEL_ROAD]] if hit is not None else [False, [[0.0, 0.0, 0.0], LABEL_NONE]]
 
-    def cast_ray(self, peer: Peer, start: Any, end: Any) -> list[Any]:
+    def cast_ray(self, start: Any, end: Any) -> list[Any]:
         """All that lies between two places: here the ground, at most once."""
         origin, goal = structs.location(start), structs.location(end)
         away = [b - a for a, b in zip(origin, goal, strict=True)]
@@ -90,7 +90,7 @@ def world_calls(server: CarlaServer) -> dict[str, Call]:
     calls = WorldCalls(server)
 
     def accepted(note: str, kind: int = VOID, value: Any = None) -> Call:
-        return Call(kind, lambda peer, *_: value, real=False, note=note)
+        return Call(kind, lambda *_: value, real=False, note=note)
 
     return {
         "get_weather_parameters": Call(VALUE, calls.get_weather),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +15,10 @@ from drivesim.carla_server.actors import ServerActor
 from drivesim.carla_server.poses import Floats
 from drivesim.town.state import TownState
 
-if TYPE_CHECKING:
-    from drivesim.town.render import Views
-
 IMAGE_LIMIT_PX = 4096
 DEPTH_RANGE_M = 1000.0
 RGB, DEPTH, SEMANTIC, INSTANCE = "rgb", "depth", "semantic_segmentation", "instance_segmentation"
+_OUTPUTS = {RGB: ("rgb",), DEPTH: ("depth",), SEMANTIC: ("semantic",), INSTANCE: ("semantic", "instance")}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,17 @@ class CameraModel:
         height = int(min(max(actor.number("image_size_y", 600), 1), IMAGE_LIMIT_PX))
         fov_deg = min(max(actor.number("fov", 90.0), 1.0), 170.0)
         return CameraModel(actor.type_id.rsplit(".", 1)[1], width, height, fov_deg)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a tick's pictures show: a copy of the state, and how it looks."""
+
+    renderer: Any
+    state: TownState
+    appearance: Any
+    frame_seed: int
+    row_id: NDArray[np.uint32]  # actor id of each row
 
 
 @dataclass
@@ -60,32 +72,84 @@ def hidden_row(state: TownState, row: int, relative: Floats | None) -> int:
     return row if inside else -1
 
 
-def render_shots(
-    renderer: Any, state: TownState, shots: list[Shot], appearance: Any, frame_seed: int, row_id: NDArray[np.uint32]
-) -> None:
-    """Draw all shots, one call for each size, and fill their bodies with BGRA pixels; `row_id`: actor id of each row."""
-    names = np.concatenate([[0], row_id & 0xFFFF]).astype(np.uint16)
+class Painter:
+    """Draws shots on threads of its own, so that calls are answered meanwhile; one drawing at a time."""
+
+    def __init__(self, post: Callable[[Callable[[], None]], None], threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="painter")
+        self._threads = threads
+        self._post = post
+        self._jobs: list[Future[None]] = []
+        self._done: Callable[[], None] | None = None
+
+    def start(self, scene: Scene, shots: list[Shot], done: Callable[[], None]) -> None:
+        """Begin to fill the shots' bodies; `done` runs on the reactor's thread afterwards, or from `finish`."""
+        self.finish()
+        self._done = done
+        parts = [part for group in _groups(shots) for part in _parts(group, self._threads)]
+        self._jobs = [self._pool.submit(_draw, scene, part) for part in parts]
+        left = [len(self._jobs)]
+
+        def ended(_: Future[None]) -> None:
+            left[0] -= 1  # callbacks of one drawing may race here: then `finish` of the next tick delivers
+            if left[0] == 0:
+                self._post(lambda: self.finish() if self._done is done else None)
+
+        for job in self._jobs:
+            job.add_done_callback(ended)
+
+    def finish(self) -> None:
+        """Wait for the drawing that is under way, if any, and deliver it."""
+        done, self._done = self._done, None
+        jobs, self._jobs = self._jobs, []
+        if done is None:
+            return
+        for job in jobs:
+            job.result()
+        done()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._done = None
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _groups(shots: list[Shot]) -> list[list[Shot]]:
+    """Shots that one call can draw: the same size, the same hidden actor; those that share a view stay together."""
     groups: dict[tuple[int, int, int], list[Shot]] = {}
     for shot in shots:
         groups.setdefault((shot.model.width, shot.model.height, shot.hide_row), []).append(shot)
-    for (width, height, hide_row), group in groups.items():
-        views, index = _views(group, width, height)
-        drawn = renderer.render(state, views, appearance, frame_seed=frame_seed, hide_row=hide_row)
-        for shot, view in zip(group, index, strict=True):
-            shot.body = _pixels(shot.model.kind, drawn, view, names)
+    return list(groups.values())
 
 
-def _views(group: list[Shot], width: int, height: int) -> tuple[Views, list[int]]:
-    """The distinct views of a group, and the view of each shot (an rgb and a depth camera at one place share it)."""
+def _parts(group: list[Shot], count: int) -> list[list[Shot]]:
+    """Cut a group into at most `count` parts of about equally many views."""
+    views: dict[tuple[float, ...], list[Shot]] = {}
+    for shot in group:
+        views.setdefault(_view_key(shot), []).append(shot)
+    bundles = list(views.values())
+    size = -(-len(bundles) // count)
+    return [sum(bundles[first : first + size], []) for first in range(0, len(bundles), size)]
+
+
+def _view_key(shot: Shot) -> tuple[float, ...]:
+    return (*shot.matrix[:3, 3].tolist(), *shot.rotation.tolist(), math.radians(shot.model.fov_deg))
+
+
+def _draw(scene: Scene, shots: list[Shot]) -> None:
     from drivesim.town.render import Views  # late: a server without cameras starts without the renderer
 
     seen: dict[tuple[float, ...], int] = {}
-    index = []
-    for shot in group:
-        key = (*shot.matrix[:3, 3].tolist(), *shot.rotation.tolist(), np.radians(shot.model.fov_deg))
-        index.append(seen.setdefault(key, len(seen)))
+    index = [seen.setdefault(_view_key(shot), len(seen)) for shot in shots]
     table = np.array(list(seen), np.float64)
-    return Views(table[:, :3].copy(), table[:, 3:6].copy(), table[:, 6].copy(), width, height), index
+    model = shots[0].model
+    views = Views(table[:, :3].copy(), table[:, 3:6].copy(), table[:, 6].copy(), model.width, model.height)
+    outputs = tuple({output: None for shot in shots for output in _OUTPUTS[shot.model.kind]})
+    drawn = scene.renderer.render(scene.state, views, scene.appearance, frame_seed=scene.frame_seed,
+                                  hide_row=shots[0].hide_row, outputs=outputs)  # fmt: skip
+    names = np.concatenate([[0], scene.row_id & 0xFFFF]).astype(np.uint16)
+    for shot, view in zip(shots, index, strict=True):
+        shot.body = _pixels(shot.model.kind, drawn, view, names)
 
 
 def _pixels(kind: str, drawn: Any, view: int, names: NDArray[np.uint16]) -> NDArray[np.uint8]:

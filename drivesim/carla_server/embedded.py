@@ -16,7 +16,8 @@ class EmbeddedServer:
     """Starts `python -m drivesim.carla_server`; the process ends with the block, or with its parent."""
 
     def __init__(
-        self, town_name: str = "Town02", *, host: str = "127.0.0.1", port: int = 0, seed: int = 0, capacity: int = 512
+        self, town_name: str = "Town02", *, host: str = "127.0.0.1", port: int = 0, seed: int = 0, capacity: int = 512,
+        draw_ahead: bool = True,
     ) -> None:  # fmt: skip
         """Say what to serve; nothing starts yet.
 
@@ -26,9 +27,11 @@ class EmbeddedServer:
             port: of the calls; 0 for any free one.
             seed: of the town.
             capacity: most vehicles, walkers and props at a time.
+            draw_ahead: be ready to draw before the block begins (the very first time on a machine takes minutes).
         """
         self._arguments = ["--town", town_name, "--host", host, "--port", str(port), "--seed", str(seed),
                            "--capacity", str(capacity), "--until-stdin-closes"]  # fmt: skip
+        self._arguments += ["--draw-ahead"] if draw_ahead else []
         self.host = host
         self.port = port
         self.process: subprocess.Popen[str] | None = None
@@ -41,7 +44,8 @@ class EmbeddedServer:
         """
         command = [sys.executable, "-m", "drivesim.carla_server", *self._arguments]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         line = _first_line(self.process.stdout)
         if not line.startswith(READY):
             self.stop()

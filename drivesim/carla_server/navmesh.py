@@ -43,7 +43,7 @@ class _Mesh:
         self._known: dict[tuple[int, int, int], int] = {}
 
     def vertex(self, xyz: Floats) -> int:
-        key = tuple(np.round(xyz * 100.0).astype(int).tolist())
+        key = (round(float(xyz[0]) * 100.0), round(float(xyz[1]) * 100.0), round(float(xyz[2]) * 100.0))
         if key not in self._known:
             self._known[key] = len(self.vertices)
             self.vertices.append((float(xyz[0]), float(xyz[2]), float(xyz[1])))  # Detour has its height second
@@ -51,19 +51,23 @@ class _Mesh:
 
     def add(self, corners: list[Floats], area: int, flags: int) -> None:
         """Add a quad, turned so that its area has Detour's sign; one that is not convex is left out."""
-        flat = np.array(corners)[:, :2]
-        edge = np.roll(flat, -1, axis=0) - flat
-        turn = edge[:, 0] * np.roll(edge[:, 1], -1) - edge[:, 1] * np.roll(edge[:, 0], -1)
-        if np.abs(turn).min() < 1e-4 or len(set(np.sign(turn).tolist())) > 1:
+        turns = _turns([(float(corner[0]), float(corner[1])) for corner in corners])
+        if min(map(abs, turns)) < 1e-4 or min(turns) * max(turns) < 0.0:
             return
         if len(self.quads) >= POLYGON_LIMIT or len(self.vertices) > 65_000:
             return
         index = [self.vertex(corner) for corner in corners]
         if len(set(index)) < 4:
             return
-        if turn[0] > 0.0:
+        if turns[0] > 0.0:
             index.reverse()
         self.quads.append(((index[0], index[1], index[2], index[3]), area, flags))
+
+
+def _turns(corners: list[tuple[float, float]]) -> list[float]:
+    """Cross products of following edges: all of one sign where the polygon is convex."""
+    edges = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(corners, corners[1:] + corners[:1], strict=True)]
+    return [a[0] * b[1] - a[1] * b[0] for a, b in zip(edges, edges[1:] + edges[:1], strict=True)]
 
 
 def navigation_file(network: RoadNetwork) -> NavigationFile:
@@ -91,7 +95,7 @@ def _add_sidewalks(mesh: _Mesh, network: RoadNetwork) -> list[tuple[Floats, Floa
 def _borders(network: RoadNetwork, lane: int) -> tuple[Floats, Floats]:
     first, count = int(network.lane_start[lane]), int(network.lane_count[lane])
     length_m = float(network.lane_length_m[lane])
-    wanted = np.linspace(0.0, length_m, max(int(round(length_m / QUAD_M)), 1) + 1)
+    wanted = np.linspace(0.0, length_m, max(round(length_m / QUAD_M), 1) + 1)
     points = first + np.searchsorted(network.point_s_m[first : first + count], wanted - 0.5).clip(0, count - 1)
     points[0], points[-1] = first, first + count - 1
     points = np.unique(points)

@@ -49,7 +49,8 @@ class Call:
     """One method of the table: its handler and how its answer is wrapped."""
 
     kind: int  # VALUE, VOID or BARE
-    handler: Callable[..., Any]  # (peer, *args)
+    handler: Callable[..., Any]  # (*args), or (peer, *args)
+    peer: bool = False  # does the handler want to know who calls?
     real: bool = True  # False: answered with a refusal, or accepted without effect
     note: str = ""
 
@@ -134,7 +135,7 @@ class Peer:
             return
         self._message_id, self._kind = message_id, call.kind
         try:
-            value = call.handler(self, *params[1:])
+            value = call.handler(self, *params[1:]) if call.peer else call.handler(*params[1:])
         except Refusal as refusal:
             self._refuse(message_id, call.kind, str(refusal))
         except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server.actors import ServerActor
-from drivesim.carla_server.cameras import CameraModel, Shot, hidden_row, render_shots
+from drivesim.carla_server.cameras import CameraModel, Painter, Scene, Shot, hidden_row
 from drivesim.carla_server.connection import Part
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.geography import GeoReference
@@ -75,8 +75,11 @@ class Sensor:
 class SensorRig:
     """All sensors of an episode; `publish` sends what they see after a tick to whoever listens."""
 
-    def __init__(self, episode: Episode, hub: StreamHub, observer: WorldObserver, renderer: Callable[[], Any]) -> None:
+    def __init__(
+        self, episode: Episode, hub: StreamHub, observer: WorldObserver, renderer: Callable[[], Any], painter: Painter
+    ) -> None:  # fmt: skip
         self._episode = episode
+        self._painter = painter
         self._hub = hub
         self._observer = observer
         self._renderer = renderer
@@ -107,7 +110,7 @@ class SensorRig:
             for body in self._bodies(sensor):
                 self._send(sensor, frame, time_s, [body], lossy)
         if shots:
-            self._draw(shots, frame, time_s, lossy)
+            self.draw(shots, frame, time_s, lossy=lossy)
 
     def _refresh(self) -> None:
         table = self._episode.actors
@@ -119,9 +122,7 @@ class SensorRig:
         }
 
     def _send(self, sensor: Sensor, frame: int, time_s: float, parts: list[Part], lossy: bool) -> None:
-        matrix, rotation = self._observer.pose(sensor.actor)
-        roll, pitch, yaw = np.degrees(rotation).tolist()
-        head = HEADER.pack(sensor.index, frame, time_s, *matrix[:3, 3].tolist(), pitch, yaw, roll)
+        head = _head(sensor.index, frame, time_s, *self._observer.pose(sensor.actor))
         self._hub.publish(sensor.actor.stream_id, [head, *parts], lossy=lossy)
 
     # ---- cameras
@@ -129,21 +130,27 @@ class SensorRig:
     def _shot(self, sensor: Sensor, camera: CameraModel) -> Shot:
         matrix, rotation = self._observer.pose(sensor.actor)
         hide = hidden_row(self._episode.town.state, self._parent_row(sensor.actor), sensor.actor.relative)
-        return Shot(sensor.actor, camera, matrix, rotation, hide)
+        return Shot(sensor.actor, camera, matrix.copy(), rotation.copy(), hide)
 
-    def _draw(self, shots: list[Shot], frame: int, time_s: float, lossy: bool) -> None:
+    def draw(self, shots: list[Shot], frame: int, time_s: float, *, lossy: bool) -> None:
+        """Begin to draw; the pictures go to their streams when they are done, at the latest before the next step."""
         state = self._episode.town.state
         if not np.array_equal(self._weather, state.weather):
             from drivesim.town.render import Appearance
 
             self._weather = state.weather.copy()
             self._appearance = Appearance.from_weather(self._weather, seed=0)
-        row_id = self._episode.actors.row_id
-        render_shots(self._renderer(), state, shots, self._appearance, int(state.tick[0]), row_id)
+        row_id = self._episode.actors.row_id.copy()
+        scene = Scene(self._renderer(), state.copy(), self._appearance, int(state.tick[0]), row_id)
+        self._painter.start(scene, shots, lambda: self._deliver(shots, frame, time_s, lossy))
+
+    def _deliver(self, shots: list[Shot], frame: int, time_s: float, lossy: bool) -> None:
         for shot in shots:
-            sensor = self._sensors[shot.actor.actor_id]
+            if not self._hub.has_readers(shot.actor.stream_id):
+                continue
             lens = IMAGE.pack(shot.model.width, shot.model.height, shot.model.fov_deg)
-            self._send(sensor, frame, time_s, [lens, memoryview(shot.body).cast("B")], lossy)
+            head = _head(SENSOR_INDEX[shot.actor.type_id], frame, time_s, shot.matrix, shot.rotation)
+            self._hub.publish(shot.actor.stream_id, [head, lens, shot.body.data], lossy=lossy)
 
     # ---- everything else
 
@@ -202,6 +209,12 @@ class SensorRig:
         table, token = self._episode.actors, self._hub.token
         own, met = table.of_row(row) or SCENERY, table.of_row(other) or SCENERY
         return b"\x93" + encode(own.to_wire(token)) + encode(met.to_wire(token)) + encode(what)
+
+
+def _head(index: int, frame: int, time_s: float, matrix: Floats, rotation: Floats) -> bytes:
+    """The 48 bytes before every sensor's data."""
+    roll, pitch, yaw = np.degrees(rotation).tolist()
+    return HEADER.pack(index, frame, time_s, *matrix[:3, 3].tolist(), pitch, yaw, roll)
 
 
 def nearest_ahead(

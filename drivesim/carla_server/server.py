@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import Any
 
+from drivesim.carla_server.cameras import Painter
 from drivesim.carla_server.connection import Connection, Listener
 from drivesim.carla_server.guard import TrafficManagers
 from drivesim.carla_server.method_table import method_table
@@ -17,6 +19,7 @@ from drivesim.carla_server.simulation import FREE_RUN_S, Simulation
 from drivesim.carla_server.streaming import StreamHub
 
 WATCH_S = 0.1
+MOST_PAINTERS = 4
 log = logging.getLogger(__name__)
 
 
@@ -25,7 +28,7 @@ class CarlaServer:
 
     def __init__(
         self, town_name: str = "Town02", host: str = "127.0.0.1", port: int = 2000, *, seed: int = 0,
-        capacity: int = 512, draw_ahead: bool = False,
+        capacity: int = 512, painters: int = 0, draw_ahead: bool = False,
     ) -> None:  # fmt: skip
         """Load the town and open both ports.
 
@@ -35,6 +38,7 @@ class CarlaServer:
             port: of the calls; streaming takes the next one. 0 takes any free ports.
             seed: of the town (its scenery, its lights, its own traffic).
             capacity: most vehicles, walkers and props at a time.
+            painters: threads that draw; 0 for as many as there are cores, at most MOST_PAINTERS.
             draw_ahead: make the town's renderer now, instead of when the first camera listens.
 
         Raises:
@@ -50,10 +54,11 @@ class CarlaServer:
         self.listener = Listener(self.reactor, host, port, self._accepted)
         try:
             self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
-            self.simulation = Simulation(town_name, self.hub, seed=seed, capacity=capacity)
+            painter = Painter(self.reactor.post, painters or min(os.cpu_count() or 1, MOST_PAINTERS))
+            self.simulation = Simulation(town_name, self.hub, painter, seed=seed, capacity=capacity)
             self.simulation.warm_up()
             if draw_ahead:
-                self.simulation.renderer()
+                self.simulation.draw_ahead()
         except BaseException:
             self.listener.close()
             raise
@@ -80,6 +85,7 @@ class CarlaServer:
         finally:
             self.listener.close()
             self.hub.close()
+            self.simulation.painter.close()
             self.reactor.close()
 
     def stop(self) -> None:

@@ -8,7 +8,9 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from drivesim.carla_server.cameras import RGB, CameraModel, Painter, Shot
 from drivesim.carla_server.connection import Connection
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.navmesh import NavigationFile, navigation_file
@@ -20,6 +22,7 @@ from drivesim.carla_server.structs import EpisodeSettings
 from drivesim.carla_server.world_observer import WorldObserver
 from drivesim.town import towns
 from drivesim.town.roads import RoadNetwork
+from drivesim.town.scenery import scenery
 from drivesim.town.town import Town
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ WORLD_STREAM = 1
 FREE_RUN_S = 1.0 / 30.0
 MAP_CHANGE_SNAPSHOTS = 3
 KEPT_RENDERERS = 2
+KEPT_SCENERIES = 4
 OPENDRIVE_LIMIT = 48 << 20
 GENERATED_MAP = "OpenDriveMap"
 
@@ -35,14 +39,18 @@ GENERATED_MAP = "OpenDriveMap"
 class Simulation:
     """Loads episodes and steps the current one; publishes every tick to the streams."""
 
-    def __init__(self, town_name: str, hub: StreamHub, *, seed: int = 0, capacity: int = 512) -> None:
+    def __init__(
+        self, town_name: str, hub: StreamHub, painter: Painter, *, seed: int = 0, capacity: int = 512
+    ) -> None:  # fmt: skip
         self.settings = EpisodeSettings()
         self.frame = 0
         self.hub = hub
+        self.painter = painter
         self._seed = seed
         self._capacity = capacity
         self._episodes = 0
         self._renderers: OrderedDict[str, Any] = OrderedDict()
+        self._scenery: dict[str, NDArray[np.float64]] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
         self._unseen = 0
         hub.on_subscribed = self._subscribed
@@ -58,6 +66,7 @@ class Simulation:
         Raises:
             Refusal: no such map.
         """
+        self.painter.finish()
         old = self.episode
         self.episode = self._opened(map_name or old.map_name, old.actors.next_id)
         for actor in old.actors:
@@ -92,24 +101,25 @@ class Simulation:
             except (towns.UnknownTown, towns.TownUnavailable) as error:
                 raise Refusal(f"Map '{name}' not found: {error}") from None
         self._episodes += 1
-        town = Town(network, seed=self._seed, capacity=self._capacity, solids=self._solids(network))
+        town = Town(network, seed=self._seed, capacity=self._capacity, solids=self._solids(network, f"{short} {hash(text)}"))
         return Episode(self._episodes, f"Carla/Maps/{short}", text, town, first_id)
 
     def _start(self) -> None:
         """Make what goes with the new episode, and tell all listeners at once."""
         self._navigation: NavigationFile | None = None
         self.observer = WorldObserver(self.episode)
-        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer)
+        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter)
         self._unseen = MAP_CHANGE_SNAPSHOTS
         self.frame += 1
         self._publish_snapshot()
 
-    def _solids(self, network: RoadNetwork) -> np.ndarray[Any, Any] | None:
-        try:
-            from drivesim.town.scenery import scenery
-        except ImportError:
-            return None
-        return np.asarray(scenery(network, self._seed).solids, np.float64)
+    def _solids(self, network: RoadNetwork, key: str) -> NDArray[np.float64]:
+        """The boxes of the town's scenery, kept for reloads."""
+        if key not in self._scenery:
+            if len(self._scenery) >= KEPT_SCENERIES:
+                self._scenery.pop(next(iter(self._scenery)))
+            self._scenery[key] = np.asarray(scenery(network, self._seed).solids, np.float64)
+        return self._scenery[key]
 
     def renderer(self) -> Any:
         """The renderer of the present map; made on first use, because a scene takes a while to bake."""
@@ -133,12 +143,18 @@ class Simulation:
     def warm_up(self) -> None:
         """Compile what a step needs, in a town aside, so that no client waits for it."""
         network = self.episode.town.network
-        town = Town(network, seed=0, capacity=4, solids=self._solids(network))
+        town = Town(network, seed=0, capacity=4, solids=np.zeros((1, 6)))
         if len(network.spawn_yaw_rad):
             x, y, z = network.spawn_xyz_m[0].tolist()
             town.spawn("vehicle.tesla.model3", x, y, z, float(network.spawn_yaw_rad[0]))
             town.spawn("walker.pedestrian.0001", x, y, z, 0.0, check_collision=False)
         town.step(FREE_RUN_S)
+
+    def draw_ahead(self) -> None:
+        """Make the renderer and draw one small picture, which compiles what drawing needs."""
+        shot = Shot(self.episode.spectator, CameraModel(RGB, 16, 9, 90.0), np.eye(4), np.zeros(3), -1)
+        self.rig.draw([shot], self.frame, 0.0, lossy=True)
+        self.painter.finish()
 
     # ---- time
 
@@ -149,6 +165,7 @@ class Simulation:
 
     def tick(self) -> int:
         """Advance by one step; snapshot and sensor data are in the sockets when it returns the new frame."""
+        self.painter.finish()
         self.episode.step(self.delta_s)
         self.frame += 1
         self._publish_snapshot()

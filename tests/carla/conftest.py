@@ -20,7 +20,7 @@ import json, os, queue, sys, time
 import carla
 host, port, arguments = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 client = carla.Client(host, port)
-client.set_timeout(20.0)
+client.set_timeout(60.0)
 world = client.get_world()
 
 def synchronous(fresh=True):
@@ -52,11 +52,11 @@ Client = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
     """Host and port of a server of the built-in town."""
-    with EmbeddedServer("Drivetown") as address:
+    with EmbeddedServer("Drivetown", draw_ahead=False) as address:
         yield address
 
 
-def run_client(address: tuple[str, int], script: str, *arguments: Any, timeout_s: float = 60.0) -> dict[str, Any]:
+def run_client(address: tuple[str, int], script: str, *arguments: Any, timeout_s: float = 240.0) -> dict[str, Any]:
     """Run a script with PRELUDE's names in another process; what it gave to `finish`."""
     code = PRELUDE + textwrap.dedent(script)
     command = [sys.executable, "-c", code, address[0], str(address[1]), json.dumps(arguments)]
