@@ -155,11 +155,10 @@ def respect_junction(
         return line_braking(speed, room, driver[COMFORT]), True
     if int(driver[IGNORES]) & IGNORE_JUNCTIONS:
         return 99.0, False
-    exit_blocked = (
-        gap_m < distance + length + 2.0 * actors.half_size[row, 0] + 2.0 and leader_speed < 1.5 and gap_m > distance
-    )
+    # nobody enters, or keeps a grant for, a junction that somebody slow keeps it from leaving
+    exit_blocked = leader_speed < 2.0 and gap_m < distance + length + 2.0 * actors.half_size[row, 0] + 2.0
     if driver[RESERVED] == junction:
-        if exit_blocked and speed < 0.5 and distance > 0.0:
+        if exit_blocked and room > 0.0 and speed * speed < 2.0 * 3.5 * room:
             driver[RESERVED] = -1.0
             return line_braking(speed, room, driver[COMFORT]), False
         return 99.0, False
