@@ -27,9 +27,13 @@ _REFUSED: dict[str, tuple[int, str]] = {
 def outside_calls(_: CarlaServer) -> dict[str, Call]:
     """The group's table."""
     table = {name: Call(kind, _refusal(name, why), real=False, note=why) for name, (kind, why) in _REFUSED.items()}
-    table["is_sensor_enabled_for_ros"] = Call(VALUE, lambda *args: False, real=False, note=_ROS)
-    table["are_gbuffers_enabled"] = Call(VALUE, lambda *args: False, real=False, note=_BUFFERS)
+    table["is_sensor_enabled_for_ros"] = Call(VALUE, _no, real=False, note=_ROS)
+    table["are_gbuffers_enabled"] = Call(VALUE, _no, real=False, note=_BUFFERS)
     return table
+
+
+def _no(*_: Any) -> bool:
+    return False
 
 
 def _refusal(name: str, why: str) -> Any:

@@ -72,7 +72,7 @@ class VehicleCalls:
         row = self._episode.row(actor_id, "get wheel steer angle")
         return math.degrees(float(self._episode.town.state.steer_angle[row])) if wheel in FRONT_WHEELS else 0.0
 
-    def pitch_angle(self, actor_id: Any, wheel: Any) -> float:
+    def pitch_angle(self, actor_id: Any, *_: Any) -> float:
         """Wheels of this town do not show their roll."""
         self._episode.row(actor_id, "get wheel pitch angle")
         return 0.0
@@ -114,7 +114,7 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
         "apply_control_to_vehicle": Call(VOID, calls.control),
         "apply_ackermann_control_to_vehicle": Call(VOID, batch.ackermann),
         "get_ackermann_controller_settings": Call(VALUE, calls.get_ackermann_settings),
-        "apply_ackermann_controller_settings": Call(VOID, calls.set_ackermann_settings, note="kept; other gains are used"),
+        "apply_ackermann_controller_settings": Call(VOID, calls.set_ackermann_settings, note="kept, without effect"),
         "get_physics_control": Call(VALUE, calls.get_physics),
         "apply_physics_control": Call(VOID, batch.physics_control, note="kept, without effect"),
         "get_telemetry_data": Call(VALUE, calls.telemetry),

@@ -66,7 +66,8 @@ class WorldCalls:
         """March along the ray until it is under the road surface nearest to it."""
         def above(way_m: float) -> float:
             x, y, z = (a + way_m * d for a, d in zip(origin, along, strict=True))
-            return z - self._ground_m(x, y, z)
+            height_m: float = z - self._ground_m(x, y, z)
+            return height_m
 
         if above(0.0) < 0.0:
             return None

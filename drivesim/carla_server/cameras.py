@@ -129,7 +129,8 @@ def _parts(group: list[Shot], count: int) -> list[list[Shot]]:
         views.setdefault(_view_key(shot), []).append(shot)
     bundles = list(views.values())
     size = -(-len(bundles) // count)
-    return [sum(bundles[first : first + size], []) for first in range(0, len(bundles), size)]
+    cuts = [bundles[first : first + size] for first in range(0, len(bundles), size)]
+    return [[shot for bundle in cut for shot in bundle] for cut in cuts]
 
 
 def _view_key(shot: Shot) -> tuple[float, ...]:

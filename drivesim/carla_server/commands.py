@@ -10,7 +10,16 @@ import numpy as np
 from drivesim.carla_server.episode import Ackermann, Episode
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.structs import (
-    ActorDescription, flag, identifier, location, number, numbers, transform, vector, vehicle_control, walker_control,
+    ActorDescription,
+    flag,
+    identifier,
+    location,
+    number,
+    numbers,
+    transform,
+    vector,
+    vehicle_control,
+    walker_control,
 )  # fmt: skip
 from drivesim.town.catalogue import MODELS
 
@@ -169,7 +178,7 @@ class Batch:
         self._episode.find(actor_id, "set autopilot")
         flag(enabled)
 
-    def telemetry(self, actor_id: int, enabled: Any) -> None:
+    def telemetry(self, actor_id: int, *_: Any) -> None:
         """Accepted: there is no screen to show it on."""
         self._episode.find(actor_id, "show debug telemetry")
 
@@ -178,7 +187,7 @@ class Batch:
         row = self._episode.row(actor_id, "set vehicle light state")
         self._episode.town.state.lamps[row] = identifier(flags)
 
-    def console(self, _: int, *command: Any) -> None:
+    def console(self, *_: Any) -> None:
         """There is no engine console."""
         raise Refusal("ConsoleCommand is not served: there is no engine console")
 

@@ -15,6 +15,10 @@ BACKLOG_LIMIT = 96 << 20
 CONNECTION_LIMIT = 512
 
 
+def ignore(_: bytes) -> None:
+    """What a connection does with bytes that nobody waits for."""
+
+
 class Connection:
     """One client socket: received bytes go to `on_data`, the end of it to `on_close` (once)."""
 
@@ -24,7 +28,7 @@ class Connection:
         self.open = True
         self.backlog = 0  # bytes accepted by `send` that the kernel has not taken yet
         self.waiting = 0  # messages among them
-        self.on_data: Callable[[bytes], None] = lambda data: None
+        self.on_data: Callable[[bytes], None] = ignore
         self.on_close: Callable[[], None] = lambda: None
         self._queue: deque[memoryview] = deque()
         self._ends: deque[bool] = deque()

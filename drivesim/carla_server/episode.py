@@ -103,8 +103,9 @@ class Episode:
         if blueprint.type_id in UNSERVED:
             raise Refusal(f"Spawn failed: {blueprint.type_id} is not served by this version of drivesim")
         actor = self.actors.add(
-            blueprint.type_id, uid=blueprint.uid, attributes=blueprint.values(description.values()), parent_id=parent_id,
-            matrix=self.matrix_of(parent) @ relative if parent else relative, relative=relative if parent else None,
+            blueprint.type_id, uid=blueprint.uid, attributes=blueprint.values(description.values()),
+            parent_id=parent_id, matrix=self.matrix_of(parent) @ relative if parent else relative,
+            relative=relative if parent else None,
         )  # fmt: skip
         if SENSOR_INDEX.get(blueprint.type_id, -1) >= 0:
             actor.stream_id = SENSOR_STREAM + actor.actor_id
@@ -147,7 +148,7 @@ class Episode:
     def wire_xyz(self, row: int) -> Floats:
         """Where CARLA has the origin of a row's actor: walkers at their middle, all else on the ground."""
         state = self.town.state
-        xyz = state.xyz[row].copy()
+        xyz: Floats = state.xyz[row].copy()
         if state.kind[row] == KIND_WALKER:
             xyz[2] += state.half_size[row, 2]
         return xyz
@@ -238,14 +239,17 @@ class Episode:
 
     # ---- parts
 
-    def _spawn_in_town(self, blueprint: Blueprint, description: ActorDescription, world: Floats, parent_id: int) -> ServerActor:
+    def _spawn_in_town(
+        self, blueprint: Blueprint, description: ActorDescription, world: Floats, parent_id: int
+    ) -> ServerActor:
         values = blueprint.values(description.values())
         model = MODELS[blueprint.model]
         xyz, rotation = pose_from_matrix(world)
         z = float(xyz[2]) - (model.height_m / 2 if model.base_type == "pedestrian" else 0.0)
         policy = POLICY_PARKED if model.base_type == "prop" else POLICY_EXTERNAL
         if not (self.town.state.kind == KIND_FREE).any():
-            raise Refusal(f"Spawn failed: the town holds at most {len(self.town.state.kind)} vehicles, walkers and props")
+            most = len(self.town.state.kind)
+            raise Refusal(f"Spawn failed: the town holds at most {most} vehicles, walkers and props")
         row = self.town.spawn(
             blueprint.model, float(xyz[0]), float(xyz[1]), z, float(rotation[2]), policy=policy,
             pitch=float(rotation[1]), roll=float(rotation[0]), tint=_color(description.values().get("color", "")),

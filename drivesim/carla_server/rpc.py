@@ -25,7 +25,7 @@ VALUE, VOID, BARE = range(3)
 Args = list[Any]
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818
     """A call that is answered with an error; the client raises RuntimeError with this text."""
 
 
@@ -119,7 +119,8 @@ class Peer:
                 if not self.connection.open:
                     return
         except Exception as error:  # whatever the bytes are, only this connection ends
-            log.warning("closing a connection of %s: not CARLA's protocol (%s)", self.host, error or type(error).__name__)
+            reason = error or type(error).__name__
+            log.warning("closing a connection of %s: not CARLA's protocol (%s)", self.host, reason)
             self.connection.close()
 
     def _dispatch(self, message: Any) -> None:

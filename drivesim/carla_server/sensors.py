@@ -68,7 +68,8 @@ class Sensor:
             stem = (f"noise_{kind}_stddev_{axis}", f"noise_{kind}_bias_{axis}") if kind else (
                 f"noise_{axis}_stddev", f"noise_{axis}_bias")  # fmt: skip
             spread = self.noise.get(stem[0], 0.0)
-            result.append(value + self.noise.get(stem[1], 0.0) + (self.rng.normal(0.0, spread) if spread > 0.0 else 0.0))
+            noise = self.rng.normal(0.0, spread) if spread > 0.0 else 0.0
+            result.append(value + self.noise.get(stem[1], 0.0) + noise)
         return result
 
 
@@ -178,7 +179,8 @@ class SensorRig:
         turn = local @ np.array([0.0, 0.0, float(state.yaw_rate[row]) if row >= 0 else 0.0])
         compass = math.atan2(matrix[0, 0], -matrix[1, 0]) % (2.0 * math.pi)  # 0 is north, which is -y
         axes = ("x", "y", "z")
-        return bytes(pack([sensor.blur(felt.tolist(), "accel", axes), sensor.blur(turn.tolist(), "gyro", axes), compass]))
+        shown = [sensor.blur(felt.tolist(), "accel", axes), sensor.blur(turn.tolist(), "gyro", axes), compass]
+        return bytes(pack(shown))
 
     def _gnss(self, sensor: Sensor) -> bytes:
         matrix, _ = self._observer.pose(sensor.actor)

@@ -101,7 +101,8 @@ class Simulation:
             except (towns.UnknownTown, towns.TownUnavailable) as error:
                 raise Refusal(f"Map '{name}' not found: {error}") from None
         self._episodes += 1
-        town = Town(network, seed=self._seed, capacity=self._capacity, solids=self._solids(network, f"{short} {hash(text)}"))
+        solids = self._solids(network, f"{short} {hash(text)}")
+        town = Town(network, seed=self._seed, capacity=self._capacity, solids=solids)
         return Episode(self._episodes, f"Carla/Maps/{short}", text, town, first_id)
 
     def _start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from drivesim.carla_server.connection import Connection, Listener, Part
+from drivesim.carla_server.connection import Connection, Listener, Part, ignore
 from drivesim.carla_server.reactor import Reactor
 
 TOKEN = struct.Struct("<IHBB16s")  # stream id, port, protocol, address type, address
@@ -16,14 +16,18 @@ SUBSCRIBE_WAIT_S = 5.0
 LAGGING_MESSAGES = 4
 
 
+def _unheard(_: int, __: Connection) -> None:
+    """Nobody wants to know of new readers yet."""
+
+
 class StreamHub:
     """All streams of the server; a stream exists from the moment somebody asks for its token."""
 
     def __init__(self, reactor: Reactor, host: str, port: int) -> None:
         self._reactor = reactor
         self._readers: dict[int, list[Connection]] = {}
-        self.on_subscribed: Callable[[int, Connection], None] = lambda stream_id, connection: None
-        self.is_stream: Callable[[int], bool] = lambda stream_id: True
+        self.on_subscribed: Callable[[int, Connection], None] = _unheard
+        self.is_stream: Callable[[int], bool] = bool
         self.listener = Listener(reactor, host, port, self._accepted)
         self.port = self.listener.port
 
@@ -92,5 +96,5 @@ class StreamHub:
                 del self._readers[stream_id]
 
         connection.on_close = on_close
-        connection.on_data = lambda data: None  # a reader has nothing more to say
+        connection.on_data = ignore  # a reader has nothing more to say
         self.on_subscribed(stream_id, connection)

@@ -62,7 +62,9 @@ def transform(value: Any) -> tuple[Vector, Vector]:
     return xyz, (math.radians(roll), math.radians(pitch), math.radians(yaw))
 
 
-def transform_to_wire(xyz: Sequence[float], rotation_rad: Sequence[float]) -> list[list[float]]:
+def transform_to_wire(
+    xyz: Sequence[float] | NDArray[np.float64], rotation_rad: Sequence[float] | NDArray[np.float64]
+) -> list[list[float]]:
     """A Transform from metres and roll, pitch, yaw in radians."""
     roll, pitch, yaw = (math.degrees(float(angle)) for angle in rotation_rad)
     return [[float(v) for v in xyz], [pitch, yaw, roll]]

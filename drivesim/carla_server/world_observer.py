@@ -56,7 +56,7 @@ class WorldObserver:
         time_s = float(state.time_s[0])
         head = HEADER.pack(snapshot.WORLD_OBSERVER, frame, time_s, *NO_TRANSFORM)
         head += snapshot.header(self.episode.episode_id, time.time(), delta_s, flags)
-        self.latest = [head, memoryview(records)]
+        self.latest = [head, records.data]
         return self.latest
 
     def pose(self, actor: ServerActor) -> tuple[Floats, Floats]:
@@ -100,12 +100,12 @@ class WorldObserver:
             self._loose[place] = self._fixed[place].matrix
         if len(self._attached):
             rows = np.maximum(self._parent_rows, 0)
-            for place, actor in enumerate(self._attached):
+            for index, actor in enumerate(self._attached):
                 if actor.relative is not None:
-                    self._relative[place] = actor.relative
+                    self._relative[index] = actor.relative
             self._loose[fixed:] = matrix_from_pose(self._wire_xyz(rows), state.rotation[rows]) @ self._relative
-            for place in self._chained:
-                self._loose[fixed + place] = self.episode.matrix_of(self._attached[place])
+            for chained in self._chained.tolist():
+                self._loose[fixed + chained] = self.episode.matrix_of(self._attached[chained])
         records = self._records.view(LIGHT_RECORD)
         xyz, self._rotation = pose_from_matrix(self._loose)
         records["location"] = xyz

@@ -44,7 +44,8 @@ def running():
 
 
 def test_an_overslept_manager_is_kicked_and_its_answer_held(running):
-    with socket.create_server(("127.0.0.1", 0)) as manager, socket.create_connection(("127.0.0.1", running.port)) as sock:
+    server = ("127.0.0.1", running.port)
+    with socket.create_server(("127.0.0.1", 0)) as manager, socket.create_connection(server) as sock:
         client = Wire(sock)
         client.call("set_episode_settings", [True, False, [True, 0.05]])
         assert client.call("add_traffic_manager_running", ["10.0.0.1", manager.getsockname()[1]])[3] == [[1, True]]

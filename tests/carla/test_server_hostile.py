@@ -49,10 +49,12 @@ def hostile_messages(rng: random.Random) -> list[bytes]:
     ]  # fmt: skip
 
 
-_VALUES = [None, True, -1, 2**63, 1e300, float("nan"), "x" * 300, b"\x00" * 50, [], [[[[]]]], {"a": [1]}, [1, 2, 3], 0, 1]
-_METHODS = ["spawn_actor", "apply_batch", "set_actor_transform", "set_episode_settings", "destroy_actor", "get_actors_by_id",
-            "apply_control_to_vehicle", "set_weather_parameters", "get_sensor_token", "load_new_episode", "request_file",
-            "add_traffic_manager_running", "copy_opendrive_to_file", "project_point", "no_such_method"]  # fmt: skip
+_VALUES = [None, True, -1, 2**63, 1e300, float("nan"), "x" * 300, b"\x00" * 50, [], [[[[]]]], {"a": [1]}, [1, 2, 3],
+           0, 1]  # fmt: skip
+_METHODS = ["spawn_actor", "apply_batch", "set_actor_transform", "set_episode_settings", "destroy_actor",
+            "get_actors_by_id", "apply_control_to_vehicle", "set_weather_parameters", "get_sensor_token",
+            "load_new_episode", "request_file", "add_traffic_manager_running", "copy_opendrive_to_file",
+            "project_point", "no_such_method"]  # fmt: skip
 
 
 def test_hostile_bytes_stop_nobody(running):

@@ -61,7 +61,8 @@ def test_a_vehicle_spawns_drives_and_dies(client):
         car.apply_control(carla.VehicleControl(throttle=0.8))
         for _ in range(60):
             world.tick()
-        moved, speed, throttle = car.get_location().distance(start), car.get_velocity().length(), car.get_control().throttle
+        moved, speed = car.get_location().distance(start), car.get_velocity().length()
+        throttle = car.get_control().throttle
         near, attributes, listed = start.distance(spot.location), dict(car.attributes), len(world.get_actors([car.id]))
         car.destroy(); world.tick()
         finish(near=near, moved=moved, speed=speed, throttle=throttle, blocked=blocked, text=text, listed=listed,

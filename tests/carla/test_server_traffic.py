@@ -58,7 +58,8 @@ def test_ai_walkers_walk_on_sidewalks(client):
         batch = [carla.command.SpawnActor(people[k], carla.Transform(place + carla.Location(z=1.0)))
                  for k, place in enumerate(places)]
         ids = [made.actor_id for made in client.apply_batch_sync(batch, True) if not made.error]
-        minds = [carla.command.SpawnActor(blueprint("controller.ai.walker"), carla.Transform(), number) for number in ids]
+        mind = blueprint("controller.ai.walker")
+        minds = [carla.command.SpawnActor(mind, carla.Transform(), number) for number in ids]
         minds = [made.actor_id for made in client.apply_batch_sync(minds, True)]
         world.tick()
         controllers = world.get_actors(minds)
