@@ -197,7 +197,7 @@ def evaluate(
 
     from drivesim.build import NEEDS_CHECKPOINT
     from drivesim.reports.console import EvaluationProgress, scorecard_table
-    from drivesim.reports.run_report import REPORT_FILE, SCORECARD_FILE, write_report
+    from drivesim.reports.run_report import SCORECARD_FILE, write_report
     from drivesim.suite import Progress, run_suite
 
     names = list(dict.fromkeys(planner or ["latent"]))
@@ -219,8 +219,9 @@ def evaluate(
             chosen, names, range(seeds), out=out, workers=workers, carla=address, checkpoints=weights, on_progress=tell
         )
     console.print(scorecard_table(card))
-    write_report(out)
-    console.print(f"report:    {out / REPORT_FILE}\nscorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
+    if card.outcomes:
+        console.print(f"report:    {write_report(out)}", highlight=False, soft_wrap=True)
+    console.print(f"scorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
     crashed = [outcome for outcome in card.outcomes if outcome.end == "crashed"]
     if crashed or card.missing:
         say_line(f"{len(crashed)} episode(s) crashed, {len(card.missing)} missing; see the report and {out / 'logs'}")
@@ -318,6 +319,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="drivesim")
     except KeyboardInterrupt:
+        say_line("drivesim: interrupted")
         code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "format_message"):  # the command line itself: an unknown option, a missing value

@@ -44,8 +44,7 @@ class EvaluationProgress:
             console=console,
         )
         self._tasks: dict[str, TaskID] = {
-            planner: self._bars.add_task(planner, total=episodes_each, score="", last="", start=False)
-            for planner in planners
+            planner: self._bars.add_task(planner, total=episodes_each, score="", last="") for planner in planners
         }
 
     def __enter__(self) -> EvaluationProgress:
@@ -62,7 +61,6 @@ class EvaluationProgress:
         scores = self._scores[planner]
         scores.append(0.0 if score is None else score)
         task = self._tasks[planner]
-        self._bars.start_task(task)
         self._bars.update(task, advance=1, score=f"[bold]{sum(scores) / len(scores):5.1f}", last=f"{scenario}: {end}")
         if not self.console.is_terminal:
             self.console.print(f"{planner}  {scenario}  {end}  {0.0 if score is None else score:.1f}", highlight=False)
