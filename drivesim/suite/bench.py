@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from drivesim.build import make_controller, make_planner
-from drivesim.config import from_dict
+from drivesim.config import ConfigError, from_dict
 from drivesim.datatypes import Scenario, default_rig
 from drivesim.drive import PLAN_PERIOD_S, Driver, run_episode
 from drivesim.episodes import save_episode
-from drivesim.town.towns import canonical_name
+from drivesim.town.towns import TownUnavailable, canonical_name
+from drivesim.worlds.errors import ScenarioError
+from drivesim.worlds.routes import RouteError
 
+HOPELESS = (ConfigError, RouteError, ScenarioError, TownUnavailable)  # would be the same a second time
 BLIND_CAMERA_PERIOD_S = 1.0  # drivers that need no pictures: only the report's
 
 
@@ -35,14 +38,16 @@ def work(pipe: Any, log: str, carla: tuple[str, int] | None, checkpoints: dict[s
                 break
             if order is None:
                 break
+            error, hopeless = "", False
             try:
                 bench.drive(order)
-                error = ""
+            except HOPELESS as caught:
+                error, hopeless = f"{type(caught).__name__}: {caught}", True
             except Exception as caught:
                 traceback.print_exc()
                 error = f"{type(caught).__name__}: {caught}"
                 bench.start_over()
-            pipe.send_bytes(json.dumps({"error": error}).encode())
+            pipe.send_bytes(json.dumps({"error": error, "hopeless": hopeless}).encode())
 
 
 class _Bench:

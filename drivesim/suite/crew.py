@@ -42,7 +42,7 @@ class Crew:
                     assert worker.job is not None
                     job, attempt = worker.job, worker.attempt
                     worker.job = None
-                    if reply["error"] and attempt < ATTEMPTS:
+                    if reply["error"] and attempt < ATTEMPTS and not reply.get("hopeless"):
                         waiting.insert(0, (job, attempt + 1))
                     else:
                         yield job, reply

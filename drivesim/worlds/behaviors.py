@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 PATH_ROUTE, PATH_LANE, PATH_NONE = "route", "lane", "none"
 NEVER_S = -1.0
+SIDEWAYS_MPS2 = 3.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def _cut_in(script: Script, state: ScriptState, around: Surroundings) -> Wish:
         return Wish(min(max(pace, 0.0), limit), acceleration_mps2=3.5, trigger=state.s_m >= p["cut_at_s_m"])
     left_m = p["end_lateral_m"] - state.lateral_m
     rate = abs(p["end_lateral_m"] - script.start.lateral_m) / max(p["duration_s"], 0.5)
-    sideways = math.copysign(min(rate, abs(left_m) / 0.1), left_m) if abs(left_m) > 0.02 else 0.0
+    sideways = math.copysign(min(rate, math.sqrt(2.0 * SIDEWAYS_MPS2 * abs(left_m))), left_m)
+    sideways = sideways if abs(left_m) > 0.02 else 0.0
     settled = around.time_s - state.triggered_s > p["duration_s"] + p["hold_s"]
     speed = p["resume_mps"] if settled else p["speed_mps"]
     return Wish(speed, sideways, acceleration_mps2=2.5, braking_mps2=p["braking_mps2"])
@@ -310,6 +312,9 @@ def advance(script: Script, state: ScriptState, around: Surroundings, own_id: in
             target = min(target, _free_speed(script, state, around, own_id))
         braking = max(wish.braking_mps2, 6.0 if target < wish.speed_mps else 0.0)
         speed = min(max(target, state.speed_mps - braking * dt_s), state.speed_mps + wish.acceleration_mps2 * dt_s)
+        change = SIDEWAYS_MPS2 * dt_s  # a car turns into its lane, it does not slide there
+        sideways = min(max(sideways, state.lateral_mps - change), state.lateral_mps + change)
+        sideways = min(max(sideways, -0.5 * speed), 0.5 * speed)
     s = state.s_m + 0.5 * (state.speed_mps + speed) * dt_s
     lateral = state.lateral_m + sideways * dt_s
     gone = s >= script.curve.length_m - 1.0 or s <= 0.0
@@ -324,7 +329,7 @@ def pose_of(script: Script, state: ScriptState) -> Array:
         moving = abs(state.speed_mps) + abs(state.lateral_mps) > 1e-3
         facing = math.atan2(state.lateral_mps, state.speed_mps) if moving else _facing(script)
         return np.array([x, y, math.remainder(yaw + facing, 2.0 * math.pi)])
-    slip = math.atan2(state.lateral_mps, max(abs(state.speed_mps), 2.0))
+    slip = math.atan2(state.lateral_mps, max(abs(state.speed_mps), 0.5))
     on_route = behavior(script.spec.behavior).path == PATH_ROUTE
     turned = math.radians(script.spec.yaw_offset_deg) if on_route else 0.0
     return np.array([x, y, math.remainder(yaw + slip + turned, 2.0 * math.pi)])

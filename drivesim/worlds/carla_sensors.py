@@ -18,6 +18,11 @@ from drivesim.worlds.ego_motion import EGO_AXLE_TO_CENTER_M
 from drivesim.worlds.errors import WorldError
 
 PICTURE_TIMEOUT_S = 30.0
+FIRST_PICTURE_TIMEOUT_S = 5.0
+
+
+class FirstPictureLostError(WorldError):
+    """A camera's subscription came too late for the first tick: the episode must be set up again."""
 
 
 class SensorSet:
@@ -32,6 +37,7 @@ class SensorSet:
         library = world.get_blueprint_library()
         blueprint = library.find("sensor.other.collision")
         self._collision = world.spawn_actor(blueprint, carla.Transform(), attach_to=ego)
+        self._collision.listen(self._touched)
         self._cameras: list[Any] = []
         for camera in rig.cameras if rig is not None else ():
             blueprint = library.find("sensor.camera.rgb")
@@ -47,29 +53,35 @@ class SensorSet:
         """Ids of all sensor actors."""
         return [sensor.id for sensor in (*self._cameras, self._collision)]
 
-    def listen(self) -> None:
-        """Start everything; the next tick has the first pictures."""
-        self._collision.listen(self._touched)
+    def listen(self, pause_s: float) -> None:
+        """Start the cameras; the next tick has the first pictures.
+
+        The client subscribes behind our back and does not say when it is done: `pause_s` gives it the time.
+        """
         for index, camera in enumerate(self._cameras):
             camera.listen(_keeper(self._images, index))
+        time.sleep(pause_s if self._cameras else 0.0)
 
     def pictures(self, frame_id: int) -> NDArray[np.uint8] | None:
         """(v, h, w, 3) RGB where this tick has pictures, else None. Waits for those that are on their way.
 
         Raises:
-            WorldError: they do not come.
+            FirstPictureLostError: those of the first tick do not come.
+            WorldError: later ones do not come.
         """
+        timeout_s = PICTURE_TIMEOUT_S
         if self._first_picture is None:
-            self._first_picture = frame_id
+            self._first_picture, timeout_s = frame_id, FIRST_PICTURE_TIMEOUT_S
         if not self._cameras or (frame_id - self._first_picture) % self._period_ticks:
             return None
-        deadline = time.monotonic() + PICTURE_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while len(self._waiting.get(frame_id, ())) < len(self._cameras):
             try:
                 index, image = self._images.get(timeout=max(deadline - time.monotonic(), 0.001))
             except queue.Empty:
                 got = f"{len(self._waiting.get(frame_id, ()))} of {len(self._cameras)} pictures of frame {frame_id}"
-                raise WorldError(f"only {got} came within {PICTURE_TIMEOUT_S:.0f} s") from None
+                lost = FirstPictureLostError if frame_id == self._first_picture else WorldError
+                raise lost(f"only {got} came within {timeout_s:.0f} s") from None
             self._waiting.setdefault(int(image.frame), {})[index] = image
         images = self._waiting.pop(frame_id)
         self._waiting = {key: value for key, value in self._waiting.items() if key > frame_id}

@@ -91,8 +91,12 @@ class Stage:
         self._show_lights(0.0)
         self.sensors = SensorSet(self.world, self.ego, rig, camera_period_s, self._scenario.dt_s)
 
-    def start(self) -> int:
-        """Let everything settle, set the ego rolling; the frame number of the first tick."""
+    def start(self, pause_s: float) -> int:
+        """Let everything settle, set the ego rolling; the frame number of the first tick.
+
+        Args:
+            pause_s: wall time for the cameras' subscriptions.
+        """
         self.ego.apply_control(carla.VehicleControl(brake=1.0))
         for _ in range(WARM_UP_TICKS):
             self.world.tick()
@@ -101,7 +105,7 @@ class Stage:
         self.ego.apply_control(carla.VehicleControl())
         self.ego.set_target_velocity(carla.Vector3D(speed * math.cos(yaw), speed * math.sin(yaw), 0.0))
         assert self.sensors is not None
-        self.sensors.listen()
+        self.sensors.listen(pause_s)
         return int(self.world.tick())
 
     def _spawn_ego(self) -> None:

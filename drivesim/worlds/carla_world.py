@@ -12,6 +12,7 @@ import carla
 
 from drivesim.datatypes import CameraRig, Contact, Control, Frame, Scenario
 from drivesim.worlds.carla_frames import pose_from_transform
+from drivesim.worlds.carla_sensors import FirstPictureLostError
 from drivesim.worlds.carla_stage import Stage
 from drivesim.worlds.ego_motion import EgoMotion
 from drivesim.worlds.errors import ScenarioError, WorldError
@@ -19,6 +20,7 @@ from drivesim.worlds.routes import RoutePlan, plan_route
 from drivesim.worlds.variation import Variation, vary
 
 LATE_CONTACTS_S = 0.05
+SUBSCRIPTION_PAUSES_S = (0.05, 0.5, 3.0)
 
 
 class CarlaWorld:
@@ -59,18 +61,26 @@ class CarlaWorld:
             ScenarioError, RouteError, ConfigError: it cannot be set up.
             WorldError: the server failed.
         """
-        self._end_episode()
         self.route, self.variation = plan_route(scenario), vary(scenario, seed)
-        self._scenario = scenario
-        try:
-            self._stage = Stage(self._client, scenario, seed, self.route, self.variation)
-            self._stage.build(self.rig, self.camera_period_s)
-            self._motion, self._near_s_m = EgoMotion(), self.variation.start_s_m
-            self._first_frame = self._stage.start()
-        except RuntimeError as error:
-            if isinstance(error, ScenarioError):
+        self._scenario, self._seed = scenario, seed
+        for pause_s in SUBSCRIPTION_PAUSES_S:
+            self._end_episode()
+            try:
+                return self._set_up(pause_s)
+            except FirstPictureLostError as error:
+                lost = error
+            except ScenarioError:
                 raise
-            raise WorldError(f"setting up {scenario.id} failed: {error}") from error
+            except RuntimeError as error:
+                raise WorldError(f"setting up {scenario.id} failed: {error}") from error
+        raise WorldError(f"setting up {scenario.id} failed {len(SUBSCRIPTION_PAUSES_S)} times: {lost}")
+
+    def _set_up(self, pause_s: float) -> Frame:
+        """One attempt; a second one gives the same episode, because the town is loaded afresh."""
+        self._stage = Stage(self._client, self._scenario, self._seed, self.route, self.variation)
+        self._stage.build(self.rig, self.camera_period_s)
+        self._motion, self._near_s_m = EgoMotion(), self.variation.start_s_m
+        self._first_frame = self._stage.start(pause_s)
         self._frame = self._observe(self._first_frame)
         return self._frame
 
