@@ -161,7 +161,7 @@ class ExpertPlanner:
         config, ego = self.config, frame.ego
         driver = np.zeros(idm.DRIVER_COLUMNS)
         driver[idm.ACCELERATION], driver[idm.COMFORT] = config.acceleration_mps2, config.comfort_braking_mps2
-        driver[idm.MAX_BRAKE], driver[idm.HEADWAY] = config.max_brake, config.headway_s
+        driver[idm.HEADWAY] = config.headway_s
         driver[idm.MIN_GAP] = config.min_gap_m
         driver[idm.STANDING_GAP] = config.min_gap_m if light_ahead else max(config.min_gap_m, config.standing_gap_m)
         driver[idm.FRONT] = ego.length_m / 2.0 + ego.rear_axle_to_center_m
@@ -183,7 +183,7 @@ class ExpertPlanner:
         ever = inside.any(axis=1)
         entry = np.where(ever, np.argmax(inside, axis=1), -1)
         last = np.where(ever, HORIZON_STEPS - np.argmax(inside[:, ::-1], axis=1), -1)
-        candidates = self._candidates(frame)
+        candidates = self._candidates()
         rolled = np.empty((len(candidates), HORIZON_STEPS + 1, 3))
         standing = everybody.speed_mps < 0.3
         idm.rollout(candidates, frame.ego.speed_mps, caps, stop_s, occupied, last, entry, standing, driver, rolled)
@@ -194,11 +194,13 @@ class ExpertPlanner:
         k = int(np.argmin(total))
         return float(total[k]), _plan_of(path, rolled[k], {name: float(cost[k]) for name, cost in terms.items()}, offset_m)
 
-    def _candidates(self, frame: Frame) -> Array:
-        """Speed factors, reactive or giving way, and two ways to brake."""
-        factors = [1.0, 0.75, 0.5, 0.25]
-        rows = [(factor, yields, 0.0) for factor in factors for yields in ((0.0, 1.0) if self.config.careful else (0.0,))]
-        rows += [(0.0, 0.0, brake) for brake in (2.0, 4.5, self.config.max_brake)]
+    def _candidates(self) -> Array:
+        """Speed factors, reactive or giving way, gentle or not, and three ways to brake."""
+        hardest = self.config.max_brake
+        gives_way = (0.0, 1.0) if self.config.careful else (0.0,)
+        brakes = (min(3.5, hardest), hardest)
+        rows = [(factor, yields, brake) for factor in (1.0, 0.75, 0.5, 0.25) for yields in gives_way for brake in brakes]
+        rows += [(0.0, 0.0, brake) for brake in (min(2.0, hardest), min(4.5, hardest), hardest)]
         return np.array(rows)
 
     def _speed_caps(self, frame: Frame, path: ReferencePath, everybody: Forecast, occupied: Array, driver: Array) -> Array:
@@ -235,7 +237,9 @@ class ExpertPlanner:
         hit = safety[:, 0] >= 0.0
         sooner = 1.0 + (HORIZON_STEPS - safety[:, 0]) / HORIZON_STEPS
         collision = np.where(hit, 400.0 * sooner * (0.2 + 0.2 * safety[:, 1]), 0.0)
-        closeness = 25.0 * np.maximum(0.4 - safety[:, 2], 0.0) / 0.4 + 40.0 * np.maximum(1.0 - safety[:, 3], 0.0)
+        vehicle, walker = 0.4 - safety[:, 2], 1.0 - safety[:, 3]
+        closeness = 25.0 * np.clip(vehicle / 0.4, 0.0, 1.0) + 12.0 * np.clip(vehicle - 0.4, 0.0, 3.0)
+        closeness += 40.0 * np.maximum(walker, 0.0)
         return {
             "collision": collision,
             "closeness": closeness,

@@ -14,12 +14,13 @@ from numba import njit
 from drivesim.planning.forecast import DT_S
 from drivesim.planning.reference_path import STEP_M
 
-TARGET, YIELDS, BRAKE = range(3)  # candidate: speed factor, 1 = waits for who will cross, constant braking (m/s2) or 0
+# candidate: speed factor, 1 = waits for who will cross, hardest braking (m/s2); with factor 0 it brakes so all the time
+TARGET, YIELDS, BRAKE = range(3)
 CANDIDATE_COLUMNS = 3
 # driver: columns of the parameter vector
-ACCELERATION, COMFORT, MAX_BRAKE, HEADWAY, MIN_GAP, STANDING_GAP, FRONT, CENTER, HALF_LENGTH, HALF_WIDTH = range(10)
-SIDE_MARGIN, WALKER_MARGIN = 10, 11
-DRIVER_COLUMNS = 12
+ACCELERATION, COMFORT, HEADWAY, MIN_GAP, STANDING_GAP, FRONT, CENTER, HALF_LENGTH, HALF_WIDTH = range(9)
+SIDE_MARGIN, WALKER_MARGIN = 9, 10
+DRIVER_COLUMNS = 11
 
 
 @njit(cache=True, error_model="numpy")
@@ -112,9 +113,9 @@ def rollout(
                                       driver))  # fmt: skip
             if stop_s < 1e6:
                 a = min(a, _idm(v, max(wanted, v), stop_s - s - driver[FRONT], 0.0, 0.5, driver))
-            if candidates[k, BRAKE] > 0.0:
+            a = min(max(a, -candidates[k, BRAKE]), driver[ACCELERATION])
+            if candidates[k, TARGET] == 0.0:
                 a = -candidates[k, BRAKE]
-            a = min(max(a, -driver[MAX_BRAKE]), driver[ACCELERATION])
             if v < 0.05 and a < 0.4:
                 a = 0.0  # who stands does not creep up
             v_next = max(v + a * DT_S, 0.0)
@@ -139,12 +140,22 @@ def _box_gap(
 
 
 @njit(cache=True, error_model="numpy")
+def _unsure(poses: np.ndarray, n: int, t: int, yaw: float) -> float:
+    """How many metres a crossing vehicle may be off its forecast at instant t: it may turn, hurry or wait."""
+    if t == 0:
+        return 0.0
+    step = math.hypot(poses[n, t, 0] - poses[n, t - 1, 0], poses[n, t, 1] - poses[n, t - 1, 1])
+    crossing = abs(math.sin(poses[n, t, 2] - yaw))
+    return min(0.3 * t, 3.0) * max(2.0 * crossing - 1.0, 0.0) * min(step / DT_S / 4.0, 1.0)
+
+
+@njit(cache=True, error_model="numpy")
 def closest(
     rolled: np.ndarray, path: np.ndarray, poses: np.ndarray, half_size: np.ndarray, walker: np.ndarray,
     driver: np.ndarray, out: np.ndarray,
 ) -> None:  # fmt: skip
     """Safety of every rollout: out (k, 4): first instant of a predicted collision or -1, the ego's speed then,
-    the smallest gap to a vehicle, the smallest gap to a walker (m, at most 5)."""
+    the smallest gap to a vehicle less its uncertainty, the smallest gap to a walker (m, at most 5)."""
     half_l, half_w = driver[HALF_LENGTH], driver[HALF_WIDTH]
     for k in range(len(rolled)):
         out[k, 0], out[k, 1], out[k, 2], out[k, 3] = -1.0, 0.0, 5.0, 5.0
@@ -160,6 +171,7 @@ def closest(
                     continue
                 gap = _box_gap(x, y, yaw, half_l, half_w, ox, oy, poses[n, t, 2], half_size[n, 0], half_size[n, 1])
                 column = 3 if walker[n] else 2
-                out[k, column] = min(out[k, column], gap + 0.03 * t)
+                unsure = 0.0 if walker[n] else _unsure(poses, n, t, yaw)
+                out[k, column] = min(out[k, column], gap + 0.03 * t - unsure)
                 if gap < 0.0 and out[k, 0] < 0.0:
                     out[k, 0], out[k, 1] = t, rolled[k, t, 1]
