@@ -103,5 +103,7 @@ class _Bench:
         if needs_images not in self._worlds:
             host, port = self._address
             period_s = PLAN_PERIOD_S if needs_images else BLIND_CAMERA_PERIOD_S
-            self._worlds[needs_images] = CarlaWorld(host, port, rig=default_rig(), camera_period_s=period_s)
+            self._worlds[needs_images] = CarlaWorld(
+                host, port, rig=default_rig(), camera_period_s=period_s, draws_every_tick=self._carla is not None
+            )
         return self._worlds[needs_images]

@@ -28,7 +28,18 @@ class FirstPictureLostError(WorldError):
 class SensorSet:
     """Sensors of one ego. Data arrive on the client's own threads; here they wait in queues for their frame."""
 
-    def __init__(self, world: Any, ego: Any, rig: CameraRig | None, camera_period_s: float, dt_s: float) -> None:
+    def __init__(
+        self, world: Any, ego: Any, rig: CameraRig | None, camera_period_s: float, dt_s: float, *, every_tick: bool
+    ) -> None:
+        """Spawn the sensors on the ego.
+
+        Args:
+            world, ego: of the carla package.
+            rig: cameras; None has none.
+            camera_period_s: time between the pictures that `pictures` gives.
+            dt_s: of a tick.
+            every_tick: have the server draw at every tick and pick ours, instead of trusting its `sensor_tick`.
+        """
         self._images: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._collisions: queue.SimpleQueue[tuple[int, int, str, float]] = queue.SimpleQueue()
         self._waiting: dict[int, dict[int, Any]] = {}  # frame -> camera -> image
@@ -44,7 +55,7 @@ class SensorSet:
             blueprint.set_attribute("image_size_x", str(camera.width_px))
             blueprint.set_attribute("image_size_y", str(camera.height_px))
             blueprint.set_attribute("fov", f"{math.degrees(camera.fov_rad):.6f}")
-            blueprint.set_attribute("sensor_tick", f"{camera_period_s:g}")
+            blueprint.set_attribute("sensor_tick", "0.0" if every_tick else f"{camera_period_s:g}")
             mount = transform_from_pose(camera_mount(camera, EGO_AXLE_TO_CENTER_M))
             self._cameras.append(world.spawn_actor(blueprint, mount, attach_to=ego))
 
@@ -72,7 +83,10 @@ class SensorSet:
         timeout_s = PICTURE_TIMEOUT_S
         if self._first_picture is None:
             self._first_picture, timeout_s = frame_id, FIRST_PICTURE_TIMEOUT_S
+        while not self._images.empty():
+            self._keep(*self._images.get())
         if not self._cameras or (frame_id - self._first_picture) % self._period_ticks:
+            self._waiting.pop(frame_id - 1, None)
             return None
         deadline = time.monotonic() + timeout_s
         while len(self._waiting.get(frame_id, ())) < len(self._cameras):
@@ -82,10 +96,13 @@ class SensorSet:
                 got = f"{len(self._waiting.get(frame_id, ()))} of {len(self._cameras)} pictures of frame {frame_id}"
                 lost = FirstPictureLostError if frame_id == self._first_picture else WorldError
                 raise lost(f"only {got} came within {timeout_s:.0f} s") from None
-            self._waiting.setdefault(int(image.frame), {})[index] = image
+            self._keep(index, image)
         images = self._waiting.pop(frame_id)
         self._waiting = {key: value for key, value in self._waiting.items() if key > frame_id}
         return np.stack([_rgb(images[index]) for index in range(len(self._cameras))])
+
+    def _keep(self, index: int, image: Any) -> None:
+        self._waiting.setdefault(int(image.frame), {})[index] = image
 
     def drain_contacts(self) -> list[tuple[int, int, str, float]]:
         """(frame, carla id of the other, its type id, impulse) of the contacts that arrived."""

@@ -74,7 +74,7 @@ class Stage:
         self.ego: Any = None
 
     # ------------------------------------------------------------------ setting up
-    def build(self, rig: CameraRig | None, camera_period_s: float) -> None:
+    def build(self, rig: CameraRig | None, camera_period_s: float, *, every_tick: bool) -> None:
         """Load the town and spawn everybody. Synchronous mode comes first: else the lights' phase is by chance."""
         _set_sync(self._client.get_world(), self._scenario.dt_s)
         self.world = self._client.load_world(canonical_name(self._scenario.town), False)
@@ -89,7 +89,8 @@ class Stage:
             self._spawn_traffic()
         self._find_lights()
         self._show_lights(0.0)
-        self.sensors = SensorSet(self.world, self.ego, rig, camera_period_s, self._scenario.dt_s)
+        dt_s = self._scenario.dt_s
+        self.sensors = SensorSet(self.world, self.ego, rig, camera_period_s, dt_s, every_tick=every_tick)
 
     def start(self, pause_s: float) -> int:
         """Let everything settle, set the ego rolling; the frame number of the first tick.

@@ -31,7 +31,7 @@ class CarlaWorld:
 
     def __init__(
         self, host: str = "127.0.0.1", port: int = 2000, *, rig: CameraRig | None = None,
-        camera_period_s: float = 0.25, timeout_s: float = 60.0,
+        camera_period_s: float = 0.25, timeout_s: float = 60.0, draws_every_tick: bool = False,
     ) -> None:  # fmt: skip
         """Connect.
 
@@ -39,12 +39,15 @@ class CarlaWorld:
             host, port: of the server.
             rig: cameras on the ego; None has none.
             camera_period_s: time between pictures; 0 is every tick.
+            draws_every_tick: for a server whose `sensor_tick` drifts, as Unreal's does: it draws at every tick and
+                we keep every `camera_period_s`.
             timeout_s: of any call; loading a big town on a real CARLA takes long.
 
         Raises:
             WorldError: nobody answers there.
         """
         self.rig, self.camera_period_s = rig, camera_period_s
+        self._draws_every_tick = draws_every_tick
         self._client = carla.Client(host, port)
         self._client.set_timeout(timeout_s)
         try:
@@ -78,7 +81,7 @@ class CarlaWorld:
     def _set_up(self, pause_s: float) -> Frame:
         """One attempt; a second one gives the same episode, because the town is loaded afresh."""
         self._stage = Stage(self._client, self._scenario, self._seed, self.route, self.variation)
-        self._stage.build(self.rig, self.camera_period_s)
+        self._stage.build(self.rig, self.camera_period_s, every_tick=self._draws_every_tick)
         self._motion, self._near_s_m = EgoMotion(), self.variation.start_s_m
         self._first_frame = self._stage.start(pause_s)
         self._frame = self._observe(self._first_frame)
