@@ -6,6 +6,7 @@ Heavy rooms are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -316,6 +317,8 @@ def _is_ours(error: BaseException) -> bool:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0, 1 for crashed episodes, 2 for wrong input, 130 for ctrl-c."""
+    # Being told to stop is no reason to leave servers and workers behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="drivesim")
     except KeyboardInterrupt:
