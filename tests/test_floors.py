@@ -6,6 +6,7 @@ A room is a package or a module directly under drivesim/; training/ and eval/ ar
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def room_of(path: Path) -> str | None:
     return None if parts[1] == "__init__" else parts[1]
 
 
+@cache
 def imported(path: Path) -> list[tuple[str, int]]:
     """Absolute module names with their lines; `from drivesim import x` counts as drivesim.x."""
     names = []
