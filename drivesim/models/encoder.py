@@ -167,6 +167,6 @@ def ray_features(rays: Tensor, origins: Tensor, intrinsics: Tensor, tokens_per_v
     for octave in (1.0, 2.0, 4.0):
         waves += [torch.sin(math.pi * octave * rays), torch.cos(math.pi * octave * rays)]
     waves.append(rays * rays)
-    focal = torch.log(intrinsics[..., :1] / VIEW_WIDTH_PX)
+    focal = torch.log(intrinsics[..., :1] / VIEW_WIDTH_PX).expand(len(origins), -1, -1)
     camera = torch.cat([origins * 0.5, focal], dim=-1).repeat_interleave(tokens_per_view, dim=1)
     return torch.cat([*waves, camera], dim=-1)

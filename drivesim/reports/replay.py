@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def latent_ticks(times_us: NDArray[np.int64]) -> list[int]:
     wanted = np.arange(times_us[0], times_us[-1] + 1, round(STEP_S * 1e6))
     ticks = [int(np.argmin(np.abs(times_us - t))) for t in wanted]
     if len(set(ticks)) != len(ticks) or len(ticks) < HORIZON + 3:
+        least_s = (HORIZON + 3) * STEP_S
         raise LogError(
-            f"a replay needs {(HORIZON + 3) * STEP_S:g} s at {1 / STEP_S:g} Hz or more; this log has less: record a longer one"
+            f"a replay needs {least_s:g} s at {1 / STEP_S:g} Hz or more; this log has less: record a longer one"
         )
     return ticks
 
@@ -164,7 +166,7 @@ def forecasts(drive: Encoded, model: WorldModel, futures: NDArray[np.float32]) -
         later[:, 2] = ego.z_m
         actual_path.append(ego.world_from_ego.inverse().apply(later)[:, :2])
         chain = [drive.latents[t], *futures[t]]
-        gaps.append([gap_read(model, a, b) for a, b in zip(chain[:-1], chain[1:], strict=True)])
+        gaps.append([gap_read(model, a, b) for a, b in pairwise(chain)])
         came.append(gaps_true[t + 1 : t + 1 + HORIZON])
     shaped = {"lead_gap_m": (np.array(gaps), np.array(came))}
     return Forecasts(drive.times_s[moments], horizon_s, np.array(imagined_path), np.array(actual_path), shaped)
@@ -205,7 +207,7 @@ def counterfactual(log: DriveLog, drive: Encoded, model: WorldModel, brake_at_s:
     for name, actions in (("as driven, imagined", drive.actions[t : t + HORIZON]), ("brake, imagined", brake)):
         future = model.rollout(drive.latents[t - 1 : t + 1], ego.speed_mps, actions[None])[0]
         chain = [drive.latents[t], *future]
-        lines[name] = np.array([gap_read(model, a, b) for a, b in zip(chain[:-1], chain[1:], strict=True)])
+        lines[name] = np.array([gap_read(model, a, b) for a, b in pairwise(chain)])
     lines["as driven, true"] = np.array([true_gap(f) for f in drive.frames[t + 1 : t + 1 + HORIZON]])
     branch = true_branch(log, drive, t, profile)
     if branch is not None:
@@ -246,8 +248,8 @@ def replay_data(log: DriveLog, model: WorldModel, brake_at_s: float | None) -> R
         "encoder": model.digest, "pictures": "as logged" if log.has_images else "rendered from the logged state",
     }  # fmt: skip
     notes = (
-        "Surprise is the root mean square error of the imagined latent over the mean change of the latent in half a second: "
-        "1 is as wrong as predicting no change.",
+        "Surprise is the root mean square error of the imagined latent over the mean change of the latent in half "
+        "a second: 1 is as wrong as predicting no change.",
         "Gaps are read from latents by a probe for this page alone; the planner does not see it.",
     )
     return ReplayData(
