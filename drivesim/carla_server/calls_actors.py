@@ -12,6 +12,7 @@ from drivesim.carla_server.blueprints import LIBRARY
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.poses import pose_from_matrix
 from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Refusal, encode
+from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import ActorDescription, identifier, transform
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class ActorCalls:
         """The token of a stream that exists."""
         if not self._server.hub.is_stream(identifier(stream_id)):
             raise Refusal(f"get_sensor_token: no stream {stream_id} (sensors begin at {SENSOR_STREAM})")
+        if stream_id != WORLD_STREAM:
+            self._server.hub.expect(stream_id)
         return [self._server.hub.token(stream_id)]
 
     def _pose_of(self, actor_id: Any) -> Any:

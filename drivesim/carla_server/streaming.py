@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Sequence
 
 from drivesim.carla_server.connection import Connection, Listener, Part, ignore
@@ -14,18 +15,36 @@ SIZE = struct.Struct("<I")
 HEADER = struct.Struct("<QQd6f")  # sensor type, frame, time, location, rotation (pitch, yaw, roll; degrees)
 SUBSCRIBE_WAIT_S = 5.0
 LAGGING_MESSAGES = 4
+AWAITED_S = 3.0
+KEPT_MESSAGES, KEPT_BYTES = 64, 64 << 20
 
 
 def _unheard(_: int, __: Connection) -> None:
     """Nobody wants to know of new readers yet."""
 
 
+class _Awaited:
+    """What a reader that asked for a token will miss while it is still connecting."""
+
+    def __init__(self) -> None:
+        self.until_s = time.monotonic() + AWAITED_S
+        self.kept: list[bytes] = []
+        self.size = 0
+
+    def keep(self, framed: Sequence[Part]) -> None:
+        message = b"".join(framed)
+        self.size += len(message)
+        if len(self.kept) < KEPT_MESSAGES and self.size <= KEPT_BYTES:
+            self.kept.append(message)
+
+
 class StreamHub:
-    """All streams of the server; a stream exists from the moment somebody asks for its token."""
+    """All streams of the server; whoever asks for a stream's token is expected to dial it soon."""
 
     def __init__(self, reactor: Reactor, host: str, port: int) -> None:
         self._reactor = reactor
         self._readers: dict[int, list[Connection]] = {}
+        self._awaited: dict[int, _Awaited] = {}
         self.on_subscribed: Callable[[int, Connection], None] = _unheard
         self.is_stream: Callable[[int], bool] = bool
         self.listener = Listener(reactor, host, port, self._accepted)
@@ -36,8 +55,13 @@ class StreamHub:
         return TOKEN.pack(stream_id, self.port, PROTOCOL_TCP, ADDRESS_UNSET, b"")
 
     def has_readers(self, stream_id: int) -> bool:
-        """Does anybody listen?"""
-        return stream_id in self._readers
+        """Does anybody listen, or is about to?"""
+        return stream_id in self._readers or stream_id in self._awaited
+
+    def expect(self, stream_id: int) -> None:
+        """Keep what is published until the reader that asked for the token has connected, but not for long."""
+        if stream_id not in self._readers:
+            self._awaited[stream_id] = _Awaited()
 
     def publish(self, stream_id: int, parts: Sequence[Part], *, lossy: bool = False) -> None:
         """Send one message to every reader of the stream.
@@ -48,11 +72,21 @@ class StreamHub:
         """
         readers = self._readers.get(stream_id)
         if not readers:
+            self._keep(stream_id, parts)
             return
         framed = [SIZE.pack(sum(memoryview(part).nbytes for part in parts)), *parts]
         for connection in tuple(readers):
             if not (lossy and connection.waiting >= LAGGING_MESSAGES):
                 connection.send(framed)
+
+    def _keep(self, stream_id: int, parts: Sequence[Part]) -> None:
+        awaited = self._awaited.get(stream_id)
+        if awaited is None:
+            return
+        if time.monotonic() > awaited.until_s:
+            del self._awaited[stream_id]
+            return
+        awaited.keep([SIZE.pack(sum(memoryview(part).nbytes for part in parts)), *parts])
 
     def send_to(self, connection: Connection, parts: Sequence[Part]) -> None:
         """Send one message to one reader."""
@@ -60,6 +94,7 @@ class StreamHub:
 
     def close_stream(self, stream_id: int) -> None:
         """Hang up on all readers (the sensor was destroyed)."""
+        self._awaited.pop(stream_id, None)
         for connection in self._readers.pop(stream_id, []):
             connection.close()
 
@@ -98,3 +133,6 @@ class StreamHub:
         connection.on_close = on_close
         connection.on_data = ignore  # a reader has nothing more to say
         self.on_subscribed(stream_id, connection)
+        awaited = self._awaited.pop(stream_id, None)
+        if awaited is not None and awaited.kept:
+            connection.send(awaited.kept)

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from drivesim.carla_server.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One that is ready to draw: the first picture on a machine takes minutes of compiling."""
+    with EmbeddedServer("Drivetown", draw_ahead=True) as address:
+        yield address
+
 
 def test_camera_frames_equal_the_tick(client):
     answer = client("""
@@ -100,3 +109,22 @@ def test_collision_position_motion_and_lanes(client):
     assert answer["gnss"] and answer["imu"] and answer["off"] < 1e-6
     assert answer["still"] == pytest.approx(9.81, abs=0.05)
     assert answer["obstacle"] is True and answer["crossed"] > 0
+
+
+def test_a_tick_right_after_listen_is_not_missed(client):
+    answer = client("""
+        synchronous()
+        car = world.spawn_actor(blueprint("vehicle.tesla.model3"), world.get_map().get_spawn_points()[3])
+        world.tick()
+        missed = []
+        for _ in range(20):
+            sensor = world.spawn_actor(blueprint("sensor.other.imu"), carla.Transform(), attach_to=car)
+            seen = queue.Queue()
+            sensor.listen(seen.put)
+            frames = [world.tick() for _ in range(3)]
+            missed.append([seen.get(timeout=5.0).frame for _ in frames] != frames)
+            sensor.stop(); sensor.destroy()
+        car.destroy()
+        finish(missed=sum(missed))
+    """)
+    assert answer["missed"] == 0
