@@ -6,6 +6,7 @@ Frame: CARLA's world frame. Everything here keeps at least CLEAR_M from every dr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +67,7 @@ class Clearance:
 
     @property
     def empty(self) -> bool:
+        """Whether there are no such lanes at all."""
         return len(self._xy) == 0
 
     def at(self, xy: Floats) -> Floats:
@@ -89,9 +91,9 @@ def scenery(network: RoadNetwork, seed: int = 0) -> Scenery:
     style = STYLES.get(network.name.rsplit("/", 1)[-1], SUBURB)
     driving, paved = Clearance(network, (LANE_DRIVING,)), Clearance(network)
     masts, heads = _signals(network, driving)
-    lamps = _lamps(network, driving, paved)
+    lamps = _lamps(network, driving)
     signs = _signs(network, driving)
-    buildings = _buildings(network, driving, paved, style, rng)
+    buildings = _buildings(network, paved, style, rng)
     grid = _Rectangles(buildings)
     props = _props(network, driving, grid, rng)
     trees = _trees(network, driving, paved, grid, style, rng)
@@ -141,7 +143,9 @@ def _separated(a: tuple[float, ...], b: tuple[float, ...], gap: float) -> bool:
     return False
 
 
-def _along(network: RoadNetwork, lanes: NDArray[np.int64], every_m: float, start_m: float = 0.0) -> tuple[Floats, Floats, Floats]:
+def _along(
+    network: RoadNetwork, lanes: NDArray[np.int64], every_m: float, start_m: float = 0.0
+) -> tuple[Floats, Floats, Floats]:
     """xyz (n, 3), yaw and half width (n,) at regular steps along lanes."""
     picked: list[NDArray[np.int64]] = []
     for lane in lanes:
@@ -154,12 +158,12 @@ def _along(network: RoadNetwork, lanes: NDArray[np.int64], every_m: float, start
             network.point_width_m[at].astype(np.float64) / 2)  # fmt: skip
 
 
-def _right(yaw: Floats) -> Floats:
-    return np.stack([-np.sin(yaw), np.cos(yaw)], axis=-1)
+def _right(yaw: Any) -> Floats:
+    return np.asarray(np.stack([-np.sin(yaw), np.cos(yaw)], axis=-1))
 
 
-def _ahead(yaw: Floats) -> Floats:
-    return np.stack([np.cos(yaw), np.sin(yaw)], axis=-1)
+def _ahead(yaw: Any) -> Floats:
+    return np.asarray(np.stack([np.cos(yaw), np.sin(yaw)], axis=-1))
 
 
 def _edge_lanes(network: RoadNetwork) -> NDArray[np.int64]:
@@ -170,7 +174,7 @@ def _edge_lanes(network: RoadNetwork) -> NDArray[np.int64]:
     return np.nonzero((network.lane_kind == LANE_DRIVING) & (network.lane_junction < 0) & (network.lane_right < 0))[0]
 
 
-def _lamps(network: RoadNetwork, driving: Clearance, paved: Clearance) -> Floats:
+def _lamps(network: RoadNetwork, driving: Clearance) -> Floats:
     """Every 30 m beside the outermost driving lanes, just off the road, the arm over it."""
     lanes = np.nonzero((network.lane_kind == LANE_DRIVING) & (network.lane_junction < 0) & (network.lane_right < 0))[0]
     xyz, yaw, half = _along(network, lanes, 30.0, 12.0)
@@ -203,7 +207,7 @@ def _signals(network: RoadNetwork, driving: Clearance) -> tuple[Floats, Floats]:
         light, lane = int(network.stop_light[stop]), int(network.stop_lane[stop])
         if light < 0 or lane < 0:
             continue
-        approach = (light, int(round(float(network.stop_yaw_rad[stop]) / 0.5)))
+        approach = (light, round(float(network.stop_yaw_rad[stop]) / 0.5))
         if approach in seen or _is_beyond(network, stop, light):
             continue
         seen.add(approach)
@@ -238,7 +242,9 @@ def _clear_spot(driving: Clearance, start: Floats, direction: Floats, reach_m: f
     return None
 
 
-def _beyond(network: RoadNetwork, driving: Clearance, stop: int, lane: int) -> tuple[Floats, float, float, float] | None:
+def _beyond(
+    network: RoadNetwork, driving: Clearance, stop: int, lane: int
+) -> tuple[Floats, float, float, float] | None:
     """Foot, height, facing and arm of the second pole, right of the exit that goes straight on."""
     yaw = float(network.stop_yaw_rad[stop])
     best, turn = -1, 0.6
@@ -255,7 +261,12 @@ def _beyond(network: RoadNetwork, driving: Clearance, stop: int, lane: int) -> t
         points = centre + steps[:, None] * _right(np.float64(out))
         good = np.nonzero(driving.at(points) > CLEAR_M + 0.15)[0]
         if len(good):
-            return points[good[0]], float(network.point_xyz_m[best, 2]), yaw + np.pi, float(min(9.0, np.floor(steps[good[0]])))
+            return (
+                points[good[0]],
+                float(network.point_xyz_m[best, 2]),
+                yaw + np.pi,
+                float(min(9.0, np.floor(steps[good[0]]))),
+            )
     steps = np.arange(9.0, 60.0, 0.5)
     points = network.stop_xyz_m[stop, :2].astype(np.float64) + steps[:, None] * _ahead(np.float64(yaw))
     good = np.nonzero(driving.at(points) > 1.0)[0]
@@ -281,15 +292,19 @@ def _signs(network: RoadNetwork, driving: Clearance) -> Floats:
     return np.asarray(rows, np.float64).reshape(-1, 5)
 
 
-def _fits(driving: Clearance, paved: Clearance, boxes: Floats, gap: float) -> NDArray[np.bool_]:
+def _fits(paved: Clearance, boxes: Floats, gap: float) -> NDArray[np.bool_]:
     """Which rectangles (n, 5) x, y, yaw, half length, half width are clear of every lane by `gap`."""
     grid = np.linspace(-1, 1, 7)
     u, v = (w.ravel() for w in np.meshgrid(grid, grid))
-    at = boxes[:, None, :2] + (boxes[:, 3, None] * u)[..., None] * _ahead(boxes[:, 2])[:, None] + (boxes[:, 4, None] * v)[..., None] * _right(boxes[:, 2])[:, None]
-    return np.asarray((paved.at(at.reshape(-1, 2)).reshape(len(boxes), -1).min(axis=1) > gap))
+    at = (
+        boxes[:, None, :2]
+        + (boxes[:, 3, None] * u)[..., None] * _ahead(boxes[:, 2])[:, None]
+        + (boxes[:, 4, None] * v)[..., None] * _right(boxes[:, 2])[:, None]
+    )
+    return np.asarray(paved.at(at.reshape(-1, 2)).reshape(len(boxes), -1).min(axis=1) > gap)
 
 
-def _buildings(network: RoadNetwork, driving: Clearance, paved: Clearance, style: int, rng: np.random.Generator) -> Floats:
+def _buildings(network: RoadNetwork, paved: Clearance, style: int, rng: np.random.Generator) -> Floats:
     """A first row of houses along the streets and a second row of taller ones behind."""
     lanes = _edge_lanes(network)
     xyz, yaw, half = _along(network, lanes, {CITY: 9.0, SUBURB: 10.0, COUNTRY: 34.0}[style], 4.0)
@@ -303,11 +318,15 @@ def _buildings(network: RoadNetwork, driving: Clearance, paved: Clearance, style
                 break
             half_length = rng.uniform(6.5, 15.0, n) * shrink * (1.0 if style != COUNTRY else 0.7)
             half_width = rng.uniform(5.0, 9.0, n) * shrink
-            setback = {CITY: 1.2, SUBURB: 2.2, COUNTRY: 9.0}[style] + rng.uniform(0, 2.0, n) + (depth_row * rng.uniform(18, 45, n))
+            setback = (
+                {CITY: 1.2, SUBURB: 2.2, COUNTRY: 9.0}[style]
+                + rng.uniform(0, 2.0, n)
+                + (depth_row * rng.uniform(18, 45, n))
+            )
             for side in (1.0, -1.0):
                 middle = xyz[:, :2] + _right(yaw) * (side * (half + setback + half_width))[:, None]
                 boxes = np.column_stack([middle, yaw, half_length, half_width])
-                good = _fits(driving, paved, boxes, 0.9)
+                good = _fits(paved, boxes, 0.9)
                 for k in np.nonzero(good)[0]:
                     box = tuple(float(v) for v in boxes[k])
                     if rng.random() < {CITY: 0.93, SUBURB: 0.80, COUNTRY: 0.30}[style] and not taken.overlaps(box, 1.2):
@@ -324,7 +343,13 @@ def _house(box: tuple[float, ...], z: float, style: int, depth_row: int, rng: np
     if style == SUBURB and depth_row and rng.random() < 0.5:
         floors += int(rng.integers(1, 6))
     small = floors <= 2 and half_width < 8
-    roof = 1 if small or (style != CITY and floors <= 3 and rng.random() < 0.45) else 2 if floors > 8 and rng.random() < 0.5 else 0
+    roof = (
+        1
+        if small or (style != CITY and floors <= 3 and rng.random() < 0.45)
+        else 2
+        if floors > 8 and rng.random() < 0.5
+        else 0
+    )
     tile = int(rng.choice([0, 1, 3, 4, 2, 6, 7, 9, 10, 8])) if floors < 9 else int(rng.choice([1, 4, 5, 11, 10, 7]))
     return [x, y, z - 0.3, yaw, half_length, half_width, 3.2 * floors + (2.6 if roof == 1 else 0.9), roof, tile]
 
@@ -359,7 +384,7 @@ def _trees(network: RoadNetwork, driving: Clearance, paved: Clearance, houses: _
     for side in (1.0, -1.0):
         out = half + (0.9 if style != COUNTRY else 4.0) + rng.uniform(0, 1.5, len(xyz))
         spots.append(np.column_stack([xyz[:, :2] + _right(yaw) * (side * out)[:, None], xyz[:, 2]]))
-    for scatter in range(2):
+    for _ in range(2):
         wild = rng.normal(0, 1, (len(xyz), 2)) * 12.0 + xyz[:, :2]
         away = _right(yaw) * rng.choice([-1.0, 1.0], len(xyz))[:, None] * rng.uniform(10, 60, len(xyz))[:, None]
         spots.append(np.column_stack([wild + away, xyz[:, 2]]))
@@ -374,9 +399,13 @@ def _trees(network: RoadNetwork, driving: Clearance, paved: Clearance, houses: _
         if taken.overlaps((x, y, 0.0, 1.5, 1.5), 0.5) or houses.overlaps((x, y, 0.0, 1.3, 1.3), 0.3):
             continue
         taken.add((x, y, 0.0, 1.5, 1.5))
-        wild = float(clear[k]) > 6.0
-        kind = int(rng.choice(7, p=[0.2, 0.2, 0.15, 0.15, 0.1, 0.08, 0.12] if wild else [0.26, 0.24, 0.2, 0.18, 0.0, 0.0, 0.12]))
-        scale = float(rng.uniform(0.75, 1.5 if wild else 1.1))
+        remote = float(clear[k]) > 6.0
+        kind = int(
+            rng.choice(
+                7, p=[0.2, 0.2, 0.15, 0.15, 0.1, 0.08, 0.12] if remote else [0.26, 0.24, 0.2, 0.18, 0.0, 0.0, 0.12]
+            )
+        )
+        scale = float(rng.uniform(0.75, 1.5 if remote else 1.1))
         if open_road[k] < 2.2 * scale and kind < 4:
             scale = 0.75
         rows.append([x, y, z, float(rng.uniform(0, 2 * np.pi)), scale, kind])

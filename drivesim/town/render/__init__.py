@@ -1,7 +1,7 @@
 """The camera renderer of the town: a deferred rasteriser in numba.
 
-    renderer = TownRenderer(network)
-    rendered = renderer.render(state, views, Appearance.from_weather(state.weather, seed=0))
+renderer = TownRenderer(network)
+rendered = renderer.render(state, views, Appearance.from_weather(state.weather, seed=0))
 """
 
 from drivesim.town.render.appearance import Appearance

@@ -95,12 +95,21 @@ class Appearance:
         fog = float(rng.uniform(0.004, 0.03)) if rng.random() < 0.15 else float(rng.uniform(0.0004, 0.0022))
         tone = rng.uniform(0.93, 1.07, 3)
         return replace(
-            base, sun_azimuth_rad=float(rng.uniform(0, 2 * np.pi)), sun_altitude_rad=float(np.deg2rad(altitude)),
-            cloud=max(cloud, 0.7 * (rain > 0)), rain=rain, wet=wet, puddles=wet * float(rng.uniform(0, 1)), fog_per_m=fog,
-            exposure=float(rng.uniform(0.82, 1.2)), white_balance=(float(tone[0]), float(tone[1]), float(tone[2])),
-            noise=float(rng.uniform(0.5, 5.0)), autumn=float(rng.random() ** 3), shuffle_tints=True,
+            base,
+            sun_azimuth_rad=float(rng.uniform(0, 2 * np.pi)),
+            sun_altitude_rad=float(np.deg2rad(altitude)),
+            cloud=max(cloud, 0.7 * (rain > 0)),
+            rain=rain,
+            wet=wet,
+            puddles=wet * float(rng.uniform(0, 1)),
+            fog_per_m=fog,
+            exposure=float(rng.uniform(0.82, 1.2)),
+            white_balance=(float(tone[0]), float(tone[1]), float(tone[2])),
+            noise=float(rng.uniform(0.5, 5.0)),
+            autumn=float(rng.random() ** 3),
+            shuffle_tints=True,
             seed=int(rng.integers(1 << 31)),
-        )  # fmt: skip
+        )
 
     def sun_direction(self) -> NDArray[np.float64]:
         """Unit vector to the sun (the moon at night)."""
@@ -114,15 +123,19 @@ def sky_colors(a: Appearance) -> tuple[NDArray[np.float64], NDArray[np.float64],
     altitude = np.rad2deg(a.sun_altitude_rad)
     stops = np.array([-14.0, -5.0, 0.0, 6.0, 16.0, 35.0])
     zenith = np.array([[7, 10, 22], [34, 40, 74], [66, 78, 130], [76, 104, 170], [74, 124, 196], [72, 128, 206]], float)
-    horizon = np.array([[16, 19, 34], [106, 74, 84], [232, 150, 96], [238, 188, 140], [206, 214, 220], [188, 210, 230]], float)
-    glow = np.array([[6, 7, 12], [150, 70, 50], [255, 150, 60], [255, 190, 110], [255, 232, 190], [255, 246, 226]], float)
+    horizon = np.array(
+        [[16, 19, 34], [106, 74, 84], [232, 150, 96], [238, 188, 140], [206, 214, 220], [188, 210, 230]], float
+    )
+    glow = np.array(
+        [[6, 7, 12], [150, 70, 50], [255, 150, 60], [255, 190, 110], [255, 232, 190], [255, 246, 226]], float
+    )
 
     def at(table: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([np.interp(altitude, stops, table[:, k]) for k in range(3)])
 
     top, low, halo = at(zenith), at(horizon), at(glow)
     grey = 0.34 * top + 0.66 * low
-    level = float(grey @ [0.30, 0.59, 0.11]) * (0.92 - 0.22 * a.cloud - 0.12 * a.rain)
+    level = float(grey @ [0.30, 0.59, 0.11]) * (0.95 - 0.16 * a.cloud - 0.10 * a.rain)
     overcast = np.array([0.97, 1.0, 1.05]) * level
     veil = max(0.0, a.cloud - 0.35) / 0.65
     fog = min(1.0, a.fog_per_m * 60.0)
@@ -148,15 +161,17 @@ def look_row(a: Appearance) -> NDArray[np.float32]:
     mean_sky = 0.55 * zenith + 0.45 * horizon
     hue = mean_sky / max(float(mean_sky.max()), 1.0)
     tone = np.asarray(a.white_balance) * a.exposure
-    ambient = (0.10 + 0.50 * day + 0.22 * day * min(1.0, veil * 1.25)) * (0.45 + 0.55 * hue)
-    moon = np.array([0.035, 0.04, 0.055]) * a.night
+    grey = float(mean_sky @ [0.30, 0.59, 0.11])
+    mirrored = 0.55 * (0.3 * zenith + 0.7 * horizon) + 0.45 * grey
+    ambient = (0.17 + 0.46 * day**0.6 + 0.30 * day * min(1.0, veil * 1.25)) * (0.72 + 0.28 * hue)
+    moon = np.array([0.06, 0.07, 0.095]) * a.night
     row[[look.SUN_X, look.SUN_Y, look.SUN_Z]] = direction
     row[[look.SUN_R, look.SUN_G, look.SUN_B]] = (warm * strength * 0.92 + moon) * tone
     row[[look.SKY_R, look.SKY_G, look.SKY_B]] = ambient * tone
     row[[look.BOUNCE_R, look.BOUNCE_G, look.BOUNCE_B]] = ambient * tone * np.array([0.66, 0.64, 0.60])
     row[[look.FOG_R, look.FOG_G, look.FOG_B]] = np.clip(horizon * tone, 0, 255)
     row[look.FOG_PER_M] = a.fog_per_m
-    row[[look.GLASS_R, look.GLASS_G, look.GLASS_B]] = np.clip((0.5 * zenith + 0.5 * horizon) * tone, 0, 255)
+    row[[look.GLASS_R, look.GLASS_G, look.GLASS_B]] = np.clip(mirrored * tone, 0, 255)
     row[[look.WET, look.PUDDLES, look.NOISE, look.NIGHT]] = a.wet, a.puddles, a.noise * (1.0 + 0.8 * a.night), a.night
     row[[look.WINDOWS_LIT, look.SHADOW, look.RAIN]] = a.windows_lit * a.night, 1.0, a.rain
     land = np.asarray(a.grass) * ambient * 0.35 + horizon * 0.65
@@ -175,12 +190,26 @@ def palette_of(a: Appearance) -> NDArray[np.float32]:
     straw = np.array([150.0, 136.0, 84.0])
     grass = grass + (straw - grass) * 0.5 * a.autumn
     table: dict[int, NDArray[np.float64]] = {
-        m.GRASS: grass, m.DRY_GRASS: grass * 0.72 + straw * 0.26, m.DIRT: np.array([120.0, 104.0, 82.0]), m.MEDIAN: grass * 0.9 + 12,
-        m.ASPHALT: road, m.ASPHALT_OLD: road * 1.09, m.ASPHALT_NEW: road * 0.92, m.TRACKS: road * 0.94, m.JUNCTION: road * 0.98,
-        m.SHOULDER: road * 1.1, m.PARKING: road * 1.06, m.BIKING: road * np.array([1.35, 0.85, 0.8]),
-        m.CRACK: road * 0.7, m.COVER: road * 0.75, m.SIDEWALK: walk, m.SIDEWALK_OLD: walk * 0.95, m.JOINT: walk * 0.84, m.KERB: walk * 1.15 + 8,
+        m.GRASS: grass,
+        m.DRY_GRASS: grass * 0.72 + straw * 0.26,
+        m.DIRT: np.array([120.0, 104.0, 82.0]),
+        m.MEDIAN: grass * 0.9 + 12,
+        m.ASPHALT: road,
+        m.ASPHALT_OLD: road * 1.09,
+        m.ASPHALT_NEW: road * 0.92,
+        m.TRACKS: road * 0.94,
+        m.JUNCTION: road * 0.98,
+        m.SHOULDER: road * 1.1,
+        m.PARKING: road * 1.06,
+        m.BIKING: road * np.array([1.35, 0.85, 0.8]),
+        m.CRACK: road * 0.7,
+        m.COVER: road * 0.75,
+        m.SIDEWALK: walk,
+        m.SIDEWALK_OLD: walk * 0.95,
+        m.JOINT: walk * 0.84,
+        m.KERB: walk * 1.15 + 8,
         m.PLAZA: walk * 0.86,
-    }  # fmt: skip
+    }
     white, yellow = np.array([226.0, 226.0, 220.0]), np.array([222.0, 170.0, 48.0])
     for first, color in ((m.WHITE_0, white), (m.YELLOW_0, yellow)):
         for step, share in enumerate((1.0, 0.55 + 0.45 * worn, 0.25 + 0.7 * worn)):

@@ -217,7 +217,7 @@ def mark_quads(network: RoadNetwork, keep: NDArray[np.bool_] | None = None) -> d
         first, count = int(network.mark_start[line]), int(network.mark_count[line])
         if count < 2:
             continue
-        if keep is not None and keep[first : first + count].mean() < 0.5:
+        if keep is not None and not keep[first : first + count].mean() >= 0.5:
             continue
         xy = network.mark_xyz_m[first : first + count, :2].astype(np.float64)
         kind = int(network.mark_kind[line])
@@ -233,13 +233,15 @@ def mark_quads(network: RoadNetwork, keep: NDArray[np.bool_] | None = None) -> d
         for part in xy_parts:
             step = np.diff(part, axis=0)
             length = np.linalg.norm(step, axis=1, keepdims=True)
-            keep = length[:, 0] > 1e-4
+            sound = length[:, 0] > 1e-4
             side = np.stack([-step[:, 1], step[:, 0]], axis=1) / np.maximum(length, 1e-6)
             grow = step / np.maximum(length, 1e-6) * 0.03
             for offset in offsets:
                 a, b = part[:-1] - grow + side * offset, part[1:] + grow + side * offset
-                quad = np.stack([a - side * width / 2, b - side * width / 2, b + side * width / 2, a + side * width / 2], axis=1)
-                out[colour].append(quad[keep])
+                quad = np.stack(
+                    [a - side * width / 2, b - side * width / 2, b + side * width / 2, a + side * width / 2], axis=1
+                )
+                out[colour].append(quad[sound])
     return {c: np.concatenate(q) if q else np.zeros((0, 4, 2)) for c, q in out.items()}
 
 
@@ -261,8 +263,15 @@ def stop_quads(network: RoadNetwork) -> NDArray[np.float64]:
     ahead, right = np.stack([np.cos(yaw), np.sin(yaw)], 1), np.stack([-np.sin(yaw), np.cos(yaw)], 1)
     half = network.stop_half_width_m[:, None].astype(np.float64)
     at = network.stop_xyz_m[:, :2].astype(np.float64)
-    return np.stack([at - right * half - ahead * 0.2, at - right * half + ahead * 0.2,
-                     at + right * half + ahead * 0.2, at + right * half - ahead * 0.2], axis=1).reshape(-1, 4, 2)  # fmt: skip
+    return np.stack(
+        [
+            at - right * half - ahead * 0.2,
+            at - right * half + ahead * 0.2,
+            at + right * half + ahead * 0.2,
+            at + right * half - ahead * 0.2,
+        ],
+        axis=1,
+    ).reshape(-1, 4, 2)
 
 
 def crosswalk_quads(network: RoadNetwork) -> NDArray[np.float64]:
@@ -282,7 +291,9 @@ def crosswalk_quads(network: RoadNetwork) -> NDArray[np.float64]:
         u, v = ring @ walking, ring @ across
         v0, v1 = float(v.min()), float(v.max())
         for start in np.arange(u.min() + 0.25, u.max() - 0.4, 1.0):
-            out.append([walking * a + across * b for a, b in ((start, v0), (start + 0.5, v0), (start + 0.5, v1), (start, v1))])
+            out.append(
+                [walking * a + across * b for a, b in ((start, v0), (start + 0.5, v0), (start + 0.5, v1), (start, v1))]
+            )
     return np.asarray(out, np.float64).reshape(-1, 4, 2)
 
 
@@ -330,7 +341,11 @@ def build_ground(network: RoadNetwork, deck: NDArray[np.bool_], *, city: bool) -
     if deck.any():
         raised = np.zeros_like(marked)
         for offset in (-8.0, 0.0, 8.0):
-            cell = ((xy[deck][:, None] + np.array([[offset, 0.0], [0.0, offset]]) - low) / TILE_M).astype(int).reshape(-1, 2)
+            cell = (
+                ((xy[deck][:, None] + np.array([[offset, 0.0], [0.0, offset]]) - low) / TILE_M)
+                .astype(int)
+                .reshape(-1, 2)
+            )
             raised[cell[:, 1], cell[:, 0]] = True
         page[1][raised] = np.arange(count, count + int(raised.sum()))
         count += int(raised.sum())
@@ -348,7 +363,7 @@ def build_ground(network: RoadNetwork, deck: NDArray[np.bool_], *, city: bool) -
         size //= 2
     _borders(page[0], levels[-1], size)
     _borders(page[1], levels[-1], size)
-    return Ground(low, page, *levels, np.array([texels], np.int64))
+    return Ground(low, page, levels[0], levels[1], levels[2], levels[3], levels[4], np.array([texels], np.int64))
 
 
 def _raised_marks(network: RoadNetwork, deck: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -360,8 +375,16 @@ def _raised_marks(network: RoadNetwork, deck: NDArray[np.bool_]) -> NDArray[np.b
     return np.asarray(deck[index])
 
 
-def _paint(network: RoadNetwork, page: NDArray[np.int32], tiles: NDArray[np.uint8], texels: int, low: NDArray[np.float64],
-           city: bool, keep: NDArray[np.bool_], keep_marks: NDArray[np.bool_]) -> None:  # fmt: skip
+def _paint(
+    network: RoadNetwork,
+    page: NDArray[np.int32],
+    tiles: NDArray[np.uint8],
+    texels: int,
+    low: NDArray[np.float64],
+    city: bool,
+    keep: NDArray[np.bool_],
+    keep_marks: NDArray[np.bool_],
+) -> None:
     """One layer; `keep` says which lane points are on it."""
 
     def paint(quads: NDArray[np.float64], material: int, only_over: int = -1) -> None:
@@ -375,7 +398,12 @@ def _paint(network: RoadNetwork, page: NDArray[np.int32], tiles: NDArray[np.uint
     paint(strips(network, walks, -1.0, 1.0, keep=keep), SIDEWALK)
     if keep.mean() > 0.5:
         paint(junction_quads(network), JUNCTION)
-    for kind, material in ((LANE_SHOULDER, SHOULDER), (LANE_MEDIAN, MEDIAN), (LANE_PARKING, PARKING), (LANE_BIKING, BIKING)):
+    for kind, material in (
+        (LANE_SHOULDER, SHOULDER),
+        (LANE_MEDIAN, MEDIAN),
+        (LANE_PARKING, PARKING),
+        (LANE_BIKING, BIKING),
+    ):
         paint(strips(network, of_kind(kind), -1.02, 1.02, keep=keep), material)
     paint(strips(network, driving, -1.03, 1.03, keep=keep), ASPHALT)
     for offset in (-0.85, 0.85):

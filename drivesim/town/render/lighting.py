@@ -71,8 +71,8 @@ def cast_static(grid, corner, casters, chosen, count, shift_x, shift_y):  # type
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def cast_actors(grid, corner, kind, xyz, rotation, half_size, shift_x, shift_y):  # type: ignore[no-untyped-def]
-    """Shadows of vehicles, walkers and props near the grid."""
+def cast_actors(grid, corner, kind, xyz, rotation, half_size, shift_x, shift_y, sunny):  # type: ignore[no-untyped-def]
+    """Shadows of vehicles, walkers and props near the grid; bit 4 is the dark under them in any weather."""
     for i in range(kind.shape[0]):
         if kind[i] == 0:
             continue
@@ -81,12 +81,29 @@ def cast_actors(grid, corner, kind, xyz, rotation, half_size, shift_x, shift_y):
             continue
         cos, sin = np.cos(rotation[i, 2]), np.sin(rotation[i, 2])
         a, b, h = half_size[i, 0], half_size[i, 1], 2.0 * half_size[i, 2]
+        if a > 0.6:
+            cast_box(grid, x, y, cos, sin, a * 1.0, b * 1.0, 0.0, 0.0, 0.0, 0.0, np.uint8(4))
+        if not sunny:
+            continue
         if kind[i] == 2:
             cast_box(grid, x, y, cos, sin, 0.18, 0.26, 0.0, h * 0.82, shift_x, shift_y, np.uint8(2))
             cast_box(grid, x, y, cos, sin, 0.10, 0.10, h * 0.80, h, shift_x, shift_y, np.uint8(2))
         elif a > 1.4 and h < 2.3:
             cast_box(grid, x, y, cos, sin, a * 0.97, b * 0.90, 0.0, h * 0.6, shift_x, shift_y, np.uint8(2))
-            cast_box(grid, x - cos * a * 0.1, y - sin * a * 0.1, cos, sin, a * 0.55, b * 0.75, h * 0.6, h, shift_x, shift_y, np.uint8(2))
+            cast_box(
+                grid,
+                x - cos * a * 0.1,
+                y - sin * a * 0.1,
+                cos,
+                sin,
+                a * 0.55,
+                b * 0.75,
+                h * 0.6,
+                h,
+                shift_x,
+                shift_y,
+                np.uint8(2),
+            )
         else:
             cast_box(grid, x, y, cos, sin, a * 0.97, b * 0.92, 0.0, h, shift_x, shift_y, np.uint8(2))
 

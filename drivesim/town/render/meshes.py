@@ -5,8 +5,10 @@ Object frame: x forward, y right, z up, metres (CARLA's). Every polygon's normal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -51,19 +53,23 @@ class Mesh:
     def polygon(self, points: Sequence[Point], rgb: Rgb, klass: int, kind: int = FIXED, *,
                 away_from: Point | None = None, param: tuple[float, float] = (0.0, 0.0)) -> None:  # fmt: skip
         """Add one convex planar polygon; its front looks away from `away_from` (default: as wound)."""
-        p = np.asarray(points, float)
-        normal = np.zeros(3)
-        for i in range(1, len(p) - 1):
-            normal += np.cross(p[i] - p[0], p[i + 1] - p[0])
-        length = float(np.linalg.norm(normal))
+        n = len(points)
+        x0, y0, z0 = points[0]
+        nx = ny = nz = 0.0
+        for i in range(1, n - 1):
+            (ax, ay, az), (bx, by, bz) = points[i], points[i + 1]
+            ax, ay, az, bx, by, bz = ax - x0, ay - y0, az - z0, bx - x0, by - y0, bz - z0
+            nx, ny, nz = nx + ay * bz - az * by, ny + az * bx - ax * bz, nz + ax * by - ay * bx
+        length = math.sqrt(nx * nx + ny * ny + nz * nz)
         if length < 1e-12:
             return
-        normal /= length
-        if away_from is not None and normal @ (p.mean(axis=0) - np.asarray(away_from)) < 0:
-            normal = -normal
-        offset = -float(normal @ p.mean(axis=0))
-        for first in range(1, len(p) - 1, 2):
-            last = min(first + 2, len(p) - 1)
+        nx, ny, nz = nx / length, ny / length, nz / length
+        mx, my, mz = (sum(p[k] for p in points) / n for k in range(3))
+        if away_from is not None and nx * (mx - away_from[0]) + ny * (my - away_from[1]) + nz * (mz - away_from[2]) < 0:
+            nx, ny, nz = -nx, -ny, -nz
+        normal, offset = (nx, ny, nz), -(nx * mx + ny * my + nz * mz)
+        for first in range(1, n - 1, 2):
+            last = min(first + 2, n - 1)
             base = len(self.vertices)
             ring = [points[0], *points[first : last + 1]]
             self.vertices.extend(ring)
@@ -74,7 +80,8 @@ class Mesh:
                    *, skip_bottom: bool = True) -> None:  # fmt: skip
         """A convex solid between two rings of equal length."""
         rings = [*bottom, *top]
-        middle = tuple(np.asarray(rings).mean(axis=0).tolist())
+        count = len(rings)
+        middle = (sum(p[0] for p in rings) / count, sum(p[1] for p in rings) / count, sum(p[2] for p in rings) / count)
         n = len(bottom)
         for i in range(n):
             j = (i + 1) % n
@@ -83,7 +90,9 @@ class Mesh:
         if not skip_bottom:
             self.polygon(list(bottom), rgb, klass, kind, away_from=middle)
 
-    def box(self, low: Point, high: Point, rgb: Rgb, klass: int, kind: int = FIXED, *, skip_bottom: bool = True) -> None:
+    def box(
+        self, low: Point, high: Point, rgb: Rgb, klass: int, kind: int = FIXED, *, skip_bottom: bool = True
+    ) -> None:
         """An axis-aligned box."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         bottom = [(x0, y0, z0), (x1, y0, z0), (x1, y1, z0), (x0, y1, z0)]
@@ -123,7 +132,7 @@ class Mesh:
             j = (i + 1) % sides
             self.polygon([south, rows[0][i], rows[0][j]], rgb, klass, kind, away_from=centre)
             self.polygon([north, rows[-1][i], rows[-1][j]], rgb, klass, kind, away_from=centre)
-            for below, above in zip(rows[:-1], rows[1:], strict=True):
+            for below, above in pairwise(rows):
                 self.polygon([below[i], below[j], above[j]], rgb, klass, kind, away_from=centre)
                 self.polygon([below[i], above[j], above[i]], rgb, klass, kind, away_from=centre)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from drivesim.town.render.meshes import FIXED, PEDESTRIANS, TINT_A, TINT_B, TINT_C, Mesh
@@ -24,8 +26,14 @@ def walker_mesh(build: int, phase: int) -> Mesh:
         arm = -reach * 0.8
         _bar(mesh, (0.0, side * 0.265, 1.44), (arm * 0.45, side * 0.29, 1.16), 0.062, 0.055, (255, 255, 255), TINT_A)
         _bar(mesh, (arm * 0.45, side * 0.29, 1.16), (arm, side * 0.28, 0.90), 0.055, 0.045, (255, 255, 255), TINT_A)
-        mesh.box((arm - 0.045, side * 0.28 - 0.04, 0.80), (arm + 0.05, side * 0.28 + 0.04, 0.91), (255, 255, 255), PEDESTRIANS, TINT_C,
-                 skip_bottom=False)  # fmt: skip
+        mesh.box(
+            (arm - 0.045, side * 0.28 - 0.04, 0.80),
+            (arm + 0.05, side * 0.28 + 0.04, 0.91),
+            (255, 255, 255),
+            PEDESTRIANS,
+            TINT_C,
+            skip_bottom=False,
+        )
     hem = 0.86 if build == 0 else 0.55
     flare = 0.17 if build == 0 else 0.23
     _torso(mesh, hem, flare)
@@ -46,9 +54,23 @@ def far_walker_mesh() -> Mesh:
 
 def _torso(mesh: Mesh, hem: float, flare: float) -> None:
     rings = [(hem, 0.115 * flare / 0.17, flare), (1.10, 0.115, 0.175), (1.40, 0.13, 0.23), (1.50, 0.08, 0.15)]
-    for (z0, x0, y0), (z1, x1, y1) in zip(rings[:-1], rings[1:], strict=True):
-        bottom = [(x0, 0.6 * y0, z0), (0.0, y0, z0), (-x0, 0.6 * y0, z0), (-x0, -0.6 * y0, z0), (0.0, -y0, z0), (x0, -0.6 * y0, z0)]
-        top = [(x1, 0.6 * y1, z1), (0.0, y1, z1), (-x1, 0.6 * y1, z1), (-x1, -0.6 * y1, z1), (0.0, -y1, z1), (x1, -0.6 * y1, z1)]
+    for (z0, x0, y0), (z1, x1, y1) in pairwise(rings):
+        bottom = [
+            (x0, 0.6 * y0, z0),
+            (0.0, y0, z0),
+            (-x0, 0.6 * y0, z0),
+            (-x0, -0.6 * y0, z0),
+            (0.0, -y0, z0),
+            (x0, -0.6 * y0, z0),
+        ]
+        top = [
+            (x1, 0.6 * y1, z1),
+            (0.0, y1, z1),
+            (-x1, 0.6 * y1, z1),
+            (-x1, -0.6 * y1, z1),
+            (0.0, -y1, z1),
+            (x1, -0.6 * y1, z1),
+        ]
         mesh.hexahedron(bottom, top, (255, 255, 255), PEDESTRIANS, TINT_A)
 
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator,assignment,operator,call-overload"
 """Rain streaks drawn over a finished picture."""
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from drivesim.town.render import lighting, shading, staging
 from drivesim.town.render import visibility as vis
 from drivesim.town.render.appearance import Appearance, look_row, palette_of
-from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
 from drivesim.town.render.frames import render_views
+from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
 from drivesim.town.render.scene import CELL_M, Scene, load_scene
 from drivesim.town.render.sky import detail_image, facade_atlas, sky_image
 from drivesim.town.render.visibility import Instances, Scratch, Slots
@@ -49,7 +49,12 @@ class Rendered:
     def empty(views: int, height: int, width: int) -> Rendered:
         """Buffers to render into."""
         shape = (views, height, width)
-        return Rendered(np.zeros((*shape, 4), np.uint8), np.zeros(shape, np.float32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint16))
+        return Rendered(
+            np.zeros((*shape, 4), np.uint8),
+            np.zeros(shape, np.float32),
+            np.zeros(shape, np.uint8),
+            np.zeros(shape, np.uint16),
+        )
 
 
 class _Dressed:
@@ -105,7 +110,9 @@ class TownRenderer:
         origins = np.ascontiguousarray(views.position_m, np.float64)
         for first, last, anchor in _groups(origins):
             worker.light_up(self, state, dressed, anchor, appearance)
-            worker.draw(self, state, dressed, views, origins, first, last, frame_seed, hide_row, result, "rgb" in outputs)
+            worker.draw(
+                self, state, dressed, views, origins, first, last, frame_seed, hide_row, result, "rgb" in outputs
+            )
         return result
 
     def _worker(self, width: int, height: int, actors: int) -> _Worker:
@@ -131,10 +138,20 @@ class _Worker:
     def __init__(self, width: int, height: int, actors: int, owner: TownRenderer) -> None:
         f = np.float32
         pixels = width * height
-        self.scratch = Scratch(np.zeros(pixels, f), np.zeros(pixels, np.int32), np.zeros(height, f), np.zeros(height, f),
-                               np.arange(width, dtype=f), np.zeros(width, f), np.zeros((vis.MAX_MESH_VERTICES, 5), f),
-                               np.zeros((24, 5), f), np.zeros((10, width), f))  # fmt: skip
-        self.slots = Slots(np.zeros((vis.MAX_SLOTS, 3), f), np.zeros((vis.MAX_SLOTS, 4), np.int32), np.zeros((vis.MAX_SLOTS, 4), f))
+        self.scratch = Scratch(
+            np.zeros(pixels, f),
+            np.zeros(pixels, np.int32),
+            np.zeros(height, f),
+            np.zeros(height, f),
+            np.arange(width, dtype=f),
+            np.zeros(width, f),
+            np.zeros((vis.MAX_MESH_VERTICES, 5), f),
+            np.zeros((24, 5), f),
+            np.zeros((10, width), f),
+        )
+        self.slots = Slots(
+            np.zeros((vis.MAX_SLOTS, 3), f), np.zeros((vis.MAX_SLOTS, 4), np.int32), np.zeros((vis.MAX_SLOTS, 4), f)
+        )
         self.actors = staging.empty_instances(actors)
         self.actor_order = np.zeros(actors, np.int32)
         self.shadow = np.zeros(lighting.SIZE**2, np.uint8)
@@ -147,12 +164,18 @@ class _Worker:
         self.count = 0
         self.static: Instances = owner._static
 
-    def light_up(self, owner: TownRenderer, state: TownState, dressed: _Dressed, anchor: Floats, appearance: Appearance) -> None:
+    def light_up(
+        self, owner: TownRenderer, state: TownState, dressed: _Dressed, anchor: Floats, appearance: Appearance
+    ) -> None:
         """Choose the scenery around `anchor`, rewrite the shadow and lamp grids, stage the actors."""
         scene, look = owner.scene, dressed.look
         self.corner[:] = np.floor(anchor[:2] / 8.0) * 8.0 - lighting.REACH_M + 4.0
         self.static = owner._static._replace(tint=dressed.tint)
-        self.count = int(staging.gather(self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, CELL_M))
+        self.count = int(
+            staging.gather(
+                self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, CELL_M
+            )
+        )
         sun = look[:3].astype(np.float64)
         if max(look[3:6]) > 0.02 and sun[2] > 0.02:
             shift = -sun[:2] / max(float(sun[2]), 0.12)
@@ -163,35 +186,131 @@ class _Worker:
                 lighting.cast_static(self.standing, self.corner, scene.casters, self.chosen, chosen, shift[0], shift[1])
                 self.cast = cast
             self.shadow[:] = self.standing
-            lighting.cast_actors(self.shadow, self.corner, state.kind, state.xyz, state.rotation, state.half_size, shift[0], shift[1])
         else:
+            shift = np.zeros(2)
             self.shadow[:] = 0
+        lighting.cast_actors(
+            self.shadow,
+            self.corner,
+            state.kind,
+            state.xyz,
+            state.rotation,
+            state.half_size,
+            float(shift[0]),
+            float(shift[1]),
+            bool(shift.any()),
+        )
         self.light[:] = 0
         if look[vis.NIGHT] > 0:
             chosen = int(staging.near(self.chosen, scene.lamps, self.corner, 2 * lighting.REACH_M, 16.0))
             power = look[vis.NIGHT]
-            lighting.add_pools(self.light, self.corner, scene.lamps, self.chosen, chosen, np.float32(0.74) * power, np.float32(0.60) * power, np.float32(0.40) * power)
-            lighting.add_headlights(self.light, self.corner, state.kind, state.xyz, state.rotation, state.half_size, state.lamps,
-                                    True, float(0.85 * power))  # fmt: skip
-        staging.stage_actors(self.actors, state.kind, state.model, state.xyz, state.rotation, state.half_size, state.speed, state.velocity,
-                             state.actor_id, state.lamps, state.tint, state.time_s[0], scene.model_mesh, scene.walker_mesh, scene.walker_far[0],
-                             scene.mesh_sphere, look, self.shadow, self.light, self.corner, appearance.shuffle_tints, appearance.seed & 0x7FFFFFFF)  # fmt: skip
+            lighting.add_pools(
+                self.light,
+                self.corner,
+                scene.lamps,
+                self.chosen,
+                chosen,
+                np.float32(0.74) * power,
+                np.float32(0.60) * power,
+                np.float32(0.40) * power,
+            )
+            lighting.add_headlights(
+                self.light,
+                self.corner,
+                state.kind,
+                state.xyz,
+                state.rotation,
+                state.half_size,
+                state.lamps,
+                True,
+                float(0.85 * power),
+            )
+        staging.stage_actors(
+            self.actors,
+            state.kind,
+            state.model,
+            state.xyz,
+            state.rotation,
+            state.half_size,
+            state.velocity,
+            state.actor_id,
+            state.lamps,
+            state.tint,
+            state.time_s[0],
+            scene.model_mesh,
+            scene.walker_mesh,
+            scene.walker_far[0],
+            scene.mesh_sphere,
+            look,
+            self.shadow,
+            self.light,
+            self.corner,
+            appearance.shuffle_tints,
+            appearance.seed & 0x7FFFFFFF,
+        )
         staging.light_statics(self.static, self.order, self.count, look, self.light, self.corner, scene.kind)
 
-    def draw(self, owner: TownRenderer, state: TownState, dressed: _Dressed, views: Views, origins: Floats, first: int, last: int,
-             frame_seed: int, hide_row: int, out: Rendered, post: bool) -> None:  # fmt: skip
+    def draw(
+        self,
+        owner: TownRenderer,
+        state: TownState,
+        dressed: _Dressed,
+        views: Views,
+        origins: Floats,
+        first: int,
+        last: int,
+        frame_seed: int,
+        hide_row: int,
+        out: Rendered,
+        post: bool,
+    ) -> None:
         """Views first..last-1 into `out`."""
         count, pixels = len(origins), views.width * views.height
         lens = np.empty((count, 6), np.float32)
         lens[:, 0] = 0.5 * views.width / np.tan(0.5 * np.asarray(views.fov_rad, np.float64))
         lens[:, 1:] = 0.5 * views.width - 0.5, 0.5 * views.height - 0.5, views.width, views.height, VIEW_M
-        seeds = ((frame_seed * 2654435761 + np.arange(count, dtype=np.int64) * 2654404609) & 0xFFFFFFFF).astype(np.uint32)
-        paint = shading.Painting(dressed.look, dressed.palette, CLASS_OF, owner._rough, owner._detail, dressed.sky, owner._facade,
-                                 self.shadow, self.light, self.corner)  # fmt: skip
-        render_views(first, last, origins, camera_axes(np.asarray(views.rotation_rad, np.float64)), lens, hide_row, seeds,
-                     owner.scene.meshes, self.actors, self.actor_order, self.static, self.order, self.count, state.light_state,
-                     owner.scene.ground, paint, self.scratch, self.slots, out.bgra.reshape(count, -1).view(np.uint32),
-                     out.depth_m.reshape(count, pixels), out.semantic.reshape(count, pixels), out.instance.reshape(count, pixels), post)  # fmt: skip
+        seeds = ((frame_seed * 2654435761 + np.arange(count, dtype=np.int64) * 2654404609) & 0xFFFFFFFF).astype(
+            np.uint32
+        )
+        paint = shading.Painting(
+            dressed.look,
+            dressed.palette,
+            CLASS_OF,
+            owner._rough,
+            owner._detail,
+            dressed.sky,
+            owner._facade,
+            self.shadow,
+            self.light,
+            self.corner,
+        )
+        render_views(
+            first,
+            last,
+            origins,
+            camera_axes(np.asarray(views.rotation_rad, np.float64)),
+            lens,
+            hide_row,
+            seeds,
+            owner.scene.meshes,
+            self.actors,
+            self.actor_order,
+            self.static,
+            self.order,
+            self.count,
+            state.light_state,
+            owner.scene.ground,
+            paint,
+            self.scratch,
+            self.slots,
+            out.bgra.reshape(count, -1).view(np.uint32),
+            out.depth_m.reshape(count, pixels),
+            out.semantic.reshape(count, pixels),
+            out.instance.reshape(count, pixels),
+            post,
+            owner.scene.lamp_top,
+            state.half_size,
+        )
 
 
 def _groups(origins: Floats) -> list[tuple[int, int, Floats]]:

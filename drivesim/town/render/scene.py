@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from drivesim.town.render.terrain import build_land, deck_meshes, land_meshes
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.scenery import CITY, STYLES, SUBURB, Scenery, scenery
 
-SCENE_VERSION = 2
+SCENE_VERSION = 4
 CELL_M = 64.0
 KIND_LAND, KIND_HOUSE, KIND_TREE, KIND_LAMP, KIND_MAST, KIND_HEAD, KIND_SIGN, KIND_PROP = range(8)
 
@@ -80,14 +81,16 @@ def _save(scene: Scene, folder: Path) -> None:
     partial.mkdir(parents=True, exist_ok=True)
     for item in fields(Scene):
         value = getattr(scene, item.name)
-        if isinstance(value, tuple):
+        if isinstance(value, (Meshes, Ground)):
             for name, array in value._asdict().items():
                 np.save(partial / f"{item.name}.{name}.npy", array)
         else:
             np.save(partial / f"{item.name}.npy", value)
     (partial / "complete").write_text("")
-    if not folder.exists():
+    try:
         partial.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _load(folder: Path) -> Scene:
@@ -97,7 +100,7 @@ def _load(folder: Path) -> Scene:
         array: NDArray[np.generic] = np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False)
         return array
 
-    groups = {"meshes": Meshes, "ground": Ground}
+    groups: dict[str, Any] = {"meshes": Meshes, "ground": Ground}
     values: dict[str, object] = {}
     for item in fields(Scene):
         if item.name in groups:
@@ -133,18 +136,33 @@ def build_scene(network: RoadNetwork, seed: int = 0) -> Scene:
     for row, model in enumerate(MODELS):
         if model.shape != SHAPE_WALKER:
             model_mesh[row] = b.mesh(vehicles.vehicle_mesh(model)), b.mesh(vehicles.far_mesh(model))
-    walker = np.array([[b.mesh(people.walker_mesh(build, phase)) for phase in range(people.PHASES)] for build in range(people.BUILDS)], np.int32)
+    walker = np.array(
+        [
+            [b.mesh(people.walker_mesh(build, phase)) for phase in range(people.PHASES)]
+            for build in range(people.BUILDS)
+        ],
+        np.int32,
+    )
     walker_far = np.array([b.mesh(people.far_walker_mesh())], np.int32)
     chunks, centres = land_meshes(land)
     decks, deck_centres = deck_meshes(network, land.deck)
-    for mesh, at in zip([*chunks, *decks], [*centres, *deck_centres], strict=True):
-        number = b.mesh(mesh)
-        b.put((at[0], at[1], at[2]), 0.0, number, number, KIND_LAND)
+    distant, _ = land_meshes(land, coarse=True)
+    for mesh, afar, at in zip([*chunks, *decks], [*distant, *decks], [*centres, *deck_centres], strict=True):
+        near = b.mesh(mesh)
+        b.put(
+            (at[0], at[1], at[2]),
+            0.0,
+            near,
+            near if len(afar.polygons) >= len(mesh.polygons) else b.mesh(afar),
+            KIND_LAND,
+        )
     _stand(b, things, land.at)
     style = STYLES.get(network.name.rsplit("/", 1)[-1], SUBURB)
     meshes = pack(b.meshes)
     sphere = np.array([bounds(mesh) if mesh.vertices else (0.0, 0.1) for mesh in b.meshes], np.float32)
-    return _finish(b, meshes, sphere, things, model_mesh, walker, walker_far, build_ground(network, land.deck, city=style == CITY))
+    return _finish(
+        b, meshes, sphere, things, model_mesh, walker, walker_far, build_ground(network, land.deck, city=style == CITY)
+    )
 
 
 def _stand(b: _Builder, s: Scenery, height_at) -> None:  # type: ignore[no-untyped-def]
@@ -155,7 +173,14 @@ def _stand(b: _Builder, s: Scenery, height_at) -> None:  # type: ignore[no-untyp
 
     for k, (row, z) in enumerate(zip(s.buildings, z_of(s.buildings), strict=True)):
         mesh = b.mesh(street.building_mesh(row[4], row[5], row[6], int(row[7])))
-        b.put((row[0], row[1], min(float(z), row[2]) - 0.1), row[3], mesh, mesh, KIND_HOUSE, key=int(row[8]) | (k & 0x7FFFF) << 8)
+        b.put(
+            (row[0], row[1], min(float(z), row[2]) - 0.1),
+            row[3],
+            mesh,
+            mesh,
+            KIND_HOUSE,
+            key=int(row[8]) | (k & 0x7FFFF) << 8,
+        )
     trees = [(b.mesh(street.tree_mesh(k)), b.mesh(street.far_tree_mesh(k))) for k in range(street.TREES)]
     for row, z in zip(s.trees, z_of(s.trees), strict=True):
         near, far = trees[int(row[5])]
@@ -193,19 +218,36 @@ def _finish(b: _Builder, meshes: Meshes, sphere: NDArray[np.float32], s: Scenery
     arm = np.stack([np.cos(s.lamps[:, 3]), np.sin(s.lamps[:, 3])], axis=1) * 1.5
     top = np.column_stack([s.lamps[:, :2] + arm, s.lamps[:, 2] + 7.8])
     return Scene(
-        position=np.ascontiguousarray(table[:, :3]), yaw=np.ascontiguousarray(table[:, 3]), scale=table[:, 4].astype(np.float32),
-        mesh=table[:, 5].astype(np.int32), far=table[:, 6].astype(np.int32), kind=table[:, 7].astype(np.uint8),
-        key=table[:, 8].astype(np.int32), signal=table[:, 9].astype(np.int32), mesh_sphere=sphere, cell_start=start,
-        cell_shape=shape.astype(np.int32), cell_origin=low, model_mesh=model_mesh, walker_mesh=walker, walker_far=walker_far,
-        casters=_casters(s), lamps=np.column_stack([top[:, :2], np.full(len(top), 15.0)]), lamp_top=top,
-        boxes=_boxes(s), meshes=meshes, ground=ground,
-    )  # fmt: skip
+        position=np.ascontiguousarray(table[:, :3]),
+        yaw=np.ascontiguousarray(table[:, 3]),
+        scale=table[:, 4].astype(np.float32),
+        mesh=table[:, 5].astype(np.int32),
+        far=table[:, 6].astype(np.int32),
+        kind=table[:, 7].astype(np.uint8),
+        key=table[:, 8].astype(np.int32),
+        signal=table[:, 9].astype(np.int32),
+        mesh_sphere=sphere,
+        cell_start=start,
+        cell_shape=shape.astype(np.int32),
+        cell_origin=low,
+        model_mesh=model_mesh,
+        walker_mesh=walker,
+        walker_far=walker_far,
+        casters=_casters(s),
+        lamps=np.column_stack([top[:, :2], np.full(len(top), 15.0)]),
+        lamp_top=top,
+        boxes=_boxes(s),
+        meshes=meshes,
+        ground=ground,
+    )
 
 
 def _casters(s: Scenery) -> NDArray[np.float64]:
     """Shadow boxes of houses, crowns, trunks and poles."""
 
-    def boxes(xy: NDArray[np.float64], yaw: NDArray[np.float64], half: list[NDArray[np.float64] | float]) -> NDArray[np.float64]:
+    def boxes(
+        xy: NDArray[np.float64], yaw: NDArray[np.float64], half: list[NDArray[np.float64] | float]
+    ) -> NDArray[np.float64]:
         return np.column_stack([xy, np.cos(yaw), np.sin(yaw), *[np.broadcast_to(h, (len(xy),)) for h in half]])
 
     t = s.trees
@@ -215,13 +257,14 @@ def _casters(s: Scenery) -> NDArray[np.float64]:
     low, high = np.where(bush, 0.0, 3.2) * k, np.where(bush, 0.9, 6.3) * k
     out = [
         boxes(s.buildings[:, :2], s.buildings[:, 3], [s.buildings[:, 4], s.buildings[:, 5], 0.0, s.buildings[:, 6]]),
-        boxes(t[:, :2], t[:, 3], [crown, crown, low, high]), boxes(t[:, :2], t[:, 3] + np.pi / 4, [crown, crown, low + 0.2 * k, high - 0.3 * k]),
+        boxes(t[:, :2], t[:, 3], [crown, crown, low, high]),
+        boxes(t[:, :2], t[:, 3] + np.pi / 4, [crown, crown, low + 0.2 * k, high - 0.3 * k]),
         boxes(t[:, :2], t[:, 3], [0.16 * k, 0.16 * k, 0.0, 3.3 * k]),
         boxes(s.lamps[:, :2], s.lamps[:, 3], [0.1, 0.1, 0.0, 8.0]),
         boxes(s.masts[:, :2], s.masts[:, 3], [0.11, 0.11, 0.0, s.masts[:, 5]]),
         boxes(s.heads[:, :2], s.heads[:, 3], [0.2, 0.25, 4.0, 5.2]),
         boxes(s.props[:, :2], s.props[:, 3], [0.25, 0.5, 0.0, 0.8]),
-    ]  # fmt: skip
+    ]
     return np.concatenate(out).astype(np.float64)
 
 

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator,assignment,operator,call-overload"
 """From polygon slots to pictures: one row at a time, so that everything stays in the first-level cache.
 
 a. world offsets and fog of the row; b. runs of equal slots: sky, ground, facade, foliage, plain; c. fog, noise, pack.
@@ -63,7 +64,9 @@ def _sky_run(x0, x1, bx, by, bz, ax, ay, az, tangent, row, paint, semantic, at):
 def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic, at):  # type: ignore[no-untyped-def]
     """Road, paint, kerbs, grass: palette texels, grain, shadows, lamp light, wet shine."""
     look, palette, detail = paint.look, paint.palette, paint.detail
-    facing = max(np.float32(0), slots.frame[slot, 0] * look[0] + slots.frame[slot, 1] * look[1] + slots.frame[slot, 2] * look[2])
+    facing = max(
+        np.float32(0), slots.frame[slot, 0] * look[0] + slots.frame[slot, 1] * look[1] + slots.frame[slot, 2] * look[2]
+    )
     amb_r, amb_g, amb_b = look[6], look[7], look[8]
     sun_r, sun_g, sun_b = look[3] * facing, look[4] * facing, look[5] * facing
     layer = slots.label[slot, 3]
@@ -81,7 +84,17 @@ def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic
         depth, rx, ry, rz = row_0[x], row_1[x], row_2[x], row_3[x]
         gx, gy = int((rx + ox) * 128.0 + 67108864.0) - 67108864, int((ry + oy) * 128.0 + 67108864.0) - 67108864
         want = depth * per_pixel
-        level = 0 if want < np.float32(1.3) else 1 if want < np.float32(2.6) else 2 if want < np.float32(5.2) else 3 if want < np.float32(10.4) else 4
+        level = (
+            0
+            if want < np.float32(1.3)
+            else 1
+            if want < np.float32(2.6)
+            else 2
+            if want < np.float32(5.2)
+            else 3
+            if want < np.float32(10.4)
+            else 4
+        )
         tile = np.int32(-1)
         if gx >= 0 and gy >= 0:
             tr, tc = gy >> 10, gx >> 10
@@ -96,11 +109,26 @@ def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic
             u, v = (gx & 1023) >> shift, (gy & 1023) >> shift
             a = np.uint64(tile * side * side + v * side + u)
             if level == 0:
-                m0, m1, m2, m3 = ground.level_0[a], ground.level_0[a + np.uint64(1)], ground.level_0[a + np.uint64(side)], ground.level_0[a + np.uint64(side + 1)]
+                m0, m1, m2, m3 = (
+                    ground.level_0[a],
+                    ground.level_0[a + np.uint64(1)],
+                    ground.level_0[a + np.uint64(side)],
+                    ground.level_0[a + np.uint64(side + 1)],
+                )
             elif level == 1:
-                m0, m1, m2, m3 = ground.level_1[a], ground.level_1[a + np.uint64(1)], ground.level_1[a + np.uint64(side)], ground.level_1[a + np.uint64(side + 1)]
+                m0, m1, m2, m3 = (
+                    ground.level_1[a],
+                    ground.level_1[a + np.uint64(1)],
+                    ground.level_1[a + np.uint64(side)],
+                    ground.level_1[a + np.uint64(side + 1)],
+                )
             elif level == 2:
-                m0, m1, m2, m3 = ground.level_2[a], ground.level_2[a + np.uint64(1)], ground.level_2[a + np.uint64(side)], ground.level_2[a + np.uint64(side + 1)]
+                m0, m1, m2, m3 = (
+                    ground.level_2[a],
+                    ground.level_2[a + np.uint64(1)],
+                    ground.level_2[a + np.uint64(side)],
+                    ground.level_2[a + np.uint64(side + 1)],
+                )
             elif level == 3:
                 m0 = ground.level_3[a]
                 m1, m2, m3 = m0, m0, m0
@@ -133,16 +161,26 @@ def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic
         sun = np.float32(1)
         sx, sy = int((rx + gx0) * 4.0), int((ry + gy0) * 4.0)
         near_grid = 0 <= sx < SHADOW_SIZE and 0 <= sy < SHADOW_SIZE
-        if near_grid and shadow[np.uint64(sy * SHADOW_SIZE + sx)] != 0:
-            sun = np.float32(1) - shade
-        lr, lg, lb = amb_r + sun_r * sun, amb_g + sun_g * sun, amb_b + sun_b * sun
+        under = np.float32(1)
+        if near_grid:
+            dark = shadow[np.uint64(sy * SHADOW_SIZE + sx)]
+            if dark & np.uint8(3):
+                sun = np.float32(1) - shade
+            if dark & np.uint8(4):
+                under, sun = np.float32(0.5), np.float32(0)
+        lr, lg, lb = amb_r * under + sun_r * sun, amb_g * under + sun_g * sun, amb_b * under + sun_b * sun
         if night and near_grid and 2 <= sx < SHADOW_SIZE - 6 and 2 <= sy < SHADOW_SIZE - 6:
             fx, fy = np.float32((rx + gx0) - 0.5), np.float32((ry + gy0) - 0.5)
             ix, iy = int(fx), int(fy)
             fx -= np.float32(ix)
             fy -= np.float32(iy)
             at_l = iy * LIGHT_SIZE + ix
-            k0, k1, k2, k3 = (np.float32(1) - fx) * (np.float32(1) - fy), fx * (np.float32(1) - fy), (np.float32(1) - fx) * fy, fx * fy
+            k0, k1, k2, k3 = (
+                (np.float32(1) - fx) * (np.float32(1) - fy),
+                fx * (np.float32(1) - fy),
+                (np.float32(1) - fx) * fy,
+                fx * fy,
+            )
             lr += light[at_l, 0] * k0 + light[at_l + 1, 0] * k1 + light[at_l + 128, 0] * k2 + light[at_l + 129, 0] * k3
             lg += light[at_l, 1] * k0 + light[at_l + 1, 1] * k1 + light[at_l + 128, 1] * k2 + light[at_l + 129, 1] * k3
             lb += light[at_l, 2] * k0 + light[at_l + 1, 2] * k1 + light[at_l + 128, 2] * k2 + light[at_l + 129, 2] * k3
@@ -150,8 +188,11 @@ def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic
         if wet > np.float32(0) and not rough[m]:
             grazing = np.float32(1) - min(np.float32(1), abs(rz) / depth * np.float32(2.2))
             s3 = 9
-            pool = np.float32(detail[((gy >> s3) & 127) * 128 + ((gx >> s3) & 127)]) > np.float32(255) - np.float32(150) * look[32]
-            shine = wet * grazing * grazing * (np.float32(0.5) if not pool else np.float32(0.8))
+            pool = (
+                np.float32(detail[((gy >> s3) & 127) * 128 + ((gx >> s3) & 127)])
+                > np.float32(255) - np.float32(150) * look[32]
+            )
+            shine = wet * grazing * (np.float32(0.42) if not pool else np.float32(0.75)) * under
             r += (look[16] - r) * shine
             g += (look[17] - g) * shine
             b += (look[18] - b) * shine
@@ -192,8 +233,12 @@ def _facade_run(x0, x1, slot, focal, origin, row, paint, slots, semantic, at):  
         line = iv
         if iv >= np.uint32(16):
             line = np.uint32(16) + np.uint32((iv - np.uint32(16)) % np.uint32(48))
-        offset = np.uint32((np.uint32(4096) - (np.uint32(4096) >> np.uint32(level * np.uint32(2)))) * np.uint32(4)) // np.uint32(3)
-        cell = np.uint32(np.uint32(line >> level) << np.uint32(np.uint32(6) - level)) + np.uint32((iu & np.uint32(63)) >> level)
+        offset = np.uint32(
+            (np.uint32(4096) - (np.uint32(4096) >> np.uint32(level * np.uint32(2)))) * np.uint32(4)
+        ) // np.uint32(3)
+        cell = np.uint32(np.uint32(line >> level) << np.uint32(np.uint32(6) - level)) + np.uint32(
+            (iu & np.uint32(63)) >> level
+        )
         c = facade[base + np.uint64(offset) + np.uint64(cell)]
         glass = np.float32(np.int32(c >> np.uint32(24))) * scale
         tr = np.float32(np.int32(c & np.uint32(255))) * scale
@@ -210,7 +255,11 @@ def _facade_run(x0, x1, slot, focal, origin, row, paint, slots, semantic, at):  
                 b += light[at_l, 2] * fall
         r, g, b = (r + (gr - r) * glass) * tr, (g + (gg - g) * glass) * tg, (b + (gb - b) * glass) * tb
         if night and glass > np.float32(0.3):
-            h = np.uint32(np.uint32(iu >> np.uint32(4)) * np.uint32(0x9E3779B1)) ^ np.uint32(np.uint32(iv >> np.uint32(4)) * np.uint32(0x85EBCA77)) ^ np.uint32(building * np.uint32(0xC2B2AE3D))
+            h = (
+                np.uint32(np.uint32(iu >> np.uint32(4)) * np.uint32(0x9E3779B1))
+                ^ np.uint32(np.uint32(iv >> np.uint32(4)) * np.uint32(0x85EBCA77))
+                ^ np.uint32(building * np.uint32(0xC2B2AE3D))
+            )
             h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D))
             h = np.uint32(h ^ (h >> np.uint32(13)))
             if (h & np.uint32(65535)) < p_lit:
@@ -235,7 +284,7 @@ def _plain_run(x0, x1, slot, kind, origin, row, paint, slots, semantic, at):  # 
             iv = int(row[3, x] * np.float32(16) + cz)
             fine = np.float32(paint.detail[((iv >> 1) & 127) * 128 + ((iu >> 1) & 127)])
             broad = np.float32(paint.detail[((iv >> 3) & 127) * 128 + ((iu >> 3) & 127)])
-            gain = np.float32(0.55) + (fine + broad) * np.float32(0.0018)
+            gain = np.float32(0.28) + (fine + broad) * np.float32(0.0028)
             row[5, x], row[6, x], row[7, x] = r * gain, g * gain, b * gain
             semantic[at + x] = klass
         return
@@ -259,7 +308,12 @@ def _finish(row, look, seed, at, width, pixels):  # type: ignore[no-untyped-def]
         h = np.uint32((np.uint32(x) + start) * np.uint32(0x9E3779B1))
         h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
         h = np.uint32(h ^ (h >> np.uint32(13)))
-        speck = np.float32(np.int32(np.int32(h & np.uint32(255)) + np.int32((h >> np.uint32(8)) & np.uint32(255)) - np.int32(255))) * amplitude
+        speck = (
+            np.float32(
+                np.int32(np.int32(h & np.uint32(255)) + np.int32((h >> np.uint32(8)) & np.uint32(255)) - np.int32(255))
+            )
+            * amplitude
+        )
         t = row_4[x]
         r = fog_r + (row_5[x] - fog_r) * t + speck
         g = fog_g + (row_6[x] - fog_g) * t + speck

@@ -17,7 +17,11 @@ FACADE_TILES = 12
 def noise_image(size: int, cell: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Smooth value noise (size, size) in 0..1 that repeats at its edges."""
     coarse = rng.random((size // cell, size // cell))
-    return np.asarray(ndimage.zoom(np.pad(coarse, 3, mode="wrap"), cell, order=3, mode="nearest", grid_mode=True)[3 * cell : 3 * cell + size, 3 * cell : 3 * cell + size])
+    return np.asarray(
+        ndimage.zoom(np.pad(coarse, 3, mode="wrap"), cell, order=3, mode="nearest", grid_mode=True)[
+            3 * cell : 3 * cell + size, 3 * cell : 3 * cell + size
+        ]
+    )
 
 
 def detail_image(seed: int) -> NDArray[np.uint8]:
@@ -53,11 +57,19 @@ def sky_image(a: Appearance) -> NDArray[np.uint32]:
         stars = (rng.random((n, n)) > 0.9985) * (z > 0.05) * rng.uniform(30, 120, (n, n)) * a.night
         color = color + stars[..., None]
     out = np.clip(color * np.asarray(a.white_balance) * a.exposure, 0, 255).astype(np.uint32)
-    return (out[..., 0] | out[..., 1] << 8 | out[..., 2] << 16).astype(np.uint32).ravel()
+    return np.asarray((out[..., 0] | out[..., 1] << 8 | out[..., 2] << 16).astype(np.uint32).ravel())
 
 
-def _clouds(a: Appearance, color: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64],
-            near_sun: NDArray[np.float64], halo: NDArray[np.float64], horizon: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
+def _clouds(
+    a: Appearance,
+    color: NDArray[np.float64],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    near_sun: NDArray[np.float64],
+    halo: NDArray[np.float64],
+    horizon: NDArray[np.float64],
+) -> NDArray[np.float64]:
     """Flat-bottomed cumulus from noise on a plane above the town."""
     if a.cloud < 0.02:
         return color
@@ -70,7 +82,9 @@ def _clouds(a: Appearance, color: NDArray[np.float64], x: NDArray[np.float64], y
     edge = 0.80 - 0.62 * a.cloud
     density = np.clip((value - edge) / 0.24, 0, 1) * np.clip(z * 9, 0, 1) * min(1.0, 0.35 + a.cloud)
     level = float(horizon @ [0.30, 0.59, 0.11])
-    bright = (horizon * 0.55 + np.full(3, level) * 0.5) * (1.08 - 0.26 * a.cloud) + halo * 0.16 * (np.clip(near_sun, 0, 1) ** 3)[..., None]
+    bright = (horizon * 0.55 + np.full(3, level) * 0.5) * (1.08 - 0.26 * a.cloud) + halo * 0.16 * (
+        np.clip(near_sun, 0, 1) ** 3
+    )[..., None]
     shade = bright * (1.0 - 0.22 * np.clip((value - edge) / 0.6, 0, 1))[..., None]
     return np.asarray(color + (shade - color) * (density * 0.85)[..., None])
 

@@ -7,20 +7,48 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drivesim.town.render.appearance import Appearance
-from drivesim.town.render.scene import KIND_HOUSE, KIND_TREE, Scene
+from drivesim.town.render.scene import KIND_HOUSE, KIND_LAND, KIND_TREE, Scene
 from drivesim.town.render.visibility import Instances, draw_splat
 
-HOUSE_TINTS = np.array([[178, 118, 92], [196, 172, 140], [206, 198, 184], [150, 150, 152], [168, 104, 84], [214, 190, 150], [140, 122, 108],
-                        [186, 186, 178], [120, 128, 138], [204, 160, 122], [222, 214, 200], [152, 92, 78]], np.float64)  # fmt: skip
+HOUSE_TINTS = np.array(
+    [
+        [178, 118, 92],
+        [196, 172, 140],
+        [206, 198, 184],
+        [150, 150, 152],
+        [168, 104, 84],
+        [214, 190, 150],
+        [140, 122, 108],
+        [186, 186, 178],
+        [120, 128, 138],
+        [204, 160, 122],
+        [222, 214, 200],
+        [152, 92, 78],
+    ],
+    np.float64,
+)
 ROOF_TINTS = np.array([[128, 66, 52], [92, 84, 82], [112, 76, 60], [78, 82, 92]], np.float64)
 
 
 def empty_instances(n: int) -> Instances:
     """n rows that draw nothing."""
     f = np.float32
-    return Instances(np.zeros((n, 3), np.float64), np.zeros((n, 9), f), np.ones(n, f), np.full(n, -1, np.int32), np.full(n, -1, np.int32),
-                     np.zeros(n, f), np.zeros(n, f), np.full((n, 3, 3), 255, np.uint8), np.zeros(n, np.uint32), np.zeros(n, np.uint16),
-                     np.zeros((n, 4), f), np.zeros(n, np.int32), np.full(n, 7.0, f), np.full(n, -1, np.int32))  # fmt: skip
+    return Instances(
+        np.zeros((n, 3), np.float64),
+        np.zeros((n, 9), f),
+        np.ones(n, f),
+        np.full(n, -1, np.int32),
+        np.full(n, -1, np.int32),
+        np.zeros(n, f),
+        np.zeros(n, f),
+        np.full((n, 3, 3), 255, np.uint8),
+        np.zeros(n, np.uint32),
+        np.zeros(n, np.uint16),
+        np.zeros((n, 4), f),
+        np.zeros(n, np.int32),
+        np.full(n, 7.0, f),
+        np.full(n, -1, np.int32),
+    )
 
 
 def static_instances(scene: Scene) -> Instances:
@@ -29,9 +57,16 @@ def static_instances(scene: Scene) -> Instances:
     out = empty_instances(n)
     c, s = np.cos(scene.yaw), np.sin(scene.yaw)
     out.position[:] = scene.position
-    out.rotation[:, 0], out.rotation[:, 1], out.rotation[:, 3], out.rotation[:, 4], out.rotation[:, 8] = c, -s, s, c, 1.0
+    out.rotation[:, 0], out.rotation[:, 1], out.rotation[:, 3], out.rotation[:, 4], out.rotation[:, 8] = (
+        c,
+        -s,
+        s,
+        c,
+        1.0,
+    )
     out.lit[:, 0] = 1.0
     out.far_px[scene.kind == KIND_TREE] = 17.0
+    out.far_px[scene.kind == KIND_LAND] = 55.0
     return out._replace(scale=scene.scale, mesh=scene.mesh, far=scene.far, key=scene.key, signal=scene.signal,
                         centre_z=scene.mesh_sphere[scene.mesh, 0], radius=scene.mesh_sphere[scene.mesh, 1])  # fmt: skip
 
@@ -43,7 +78,9 @@ def static_tints(scene: Scene, appearance: Appearance) -> NDArray[np.uint8]:
     tint = np.full((n, 3, 3), 255.0)
     house = scene.kind == KIND_HOUSE
     walls = HOUSE_TINTS * rng.uniform(0.88, 1.12, (1, 3)) * rng.uniform(0.9, 1.1, HOUSE_TINTS.shape)
-    tint[house, 0] = walls[rng.integers(len(walls), size=int(house.sum()))] * rng.uniform(0.85, 1.15, (int(house.sum()), 1))
+    tint[house, 0] = walls[rng.integers(len(walls), size=int(house.sum()))] * rng.uniform(
+        0.85, 1.15, (int(house.sum()), 1)
+    )
     tint[house, 1] = ROOF_TINTS[rng.integers(len(ROOF_TINTS), size=int(house.sum()))]
     tree = scene.kind == KIND_TREE
     count = int(tree.sum())
@@ -51,7 +88,7 @@ def static_tints(scene: Scene, appearance: Appearance) -> NDArray[np.uint8]:
     fall = np.array([[190, 120, 40], [170, 80, 36], [196, 160, 60]], float)[rng.integers(3, size=count)]
     share = np.clip(appearance.autumn * rng.uniform(0.6, 1.4, (count, 1)), 0, 1)
     tint[tree, 0] = leaf + (fall - leaf) * share
-    return np.clip(tint, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(tint, 0, 255).astype(np.uint8))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -62,7 +99,13 @@ def gather(order, anchor, reach, cell_start, cell_shape, cell_origin, cell_m):  
     for ring in range(int(reach / cell_m) + 2):
         for r in range(row - ring, row + ring + 1):
             for c in range(column - ring, column + ring + 1):
-                if max(abs(r - row), abs(c - column)) != ring or r < 0 or c < 0 or r >= cell_shape[0] or c >= cell_shape[1]:
+                if (
+                    max(abs(r - row), abs(c - column)) != ring
+                    or r < 0
+                    or c < 0
+                    or r >= cell_shape[0]
+                    or c >= cell_shape[1]
+                ):
                     continue
                 cell = r * cell_shape[1] + c
                 for i in range(cell_start[cell], cell_start[cell + 1]):
@@ -91,17 +134,68 @@ def _mix(a, b):  # type: ignore[no-untyped-def]
     return np.uint32(h ^ (h >> np.uint32(15)))
 
 
-CLOTHES = np.array([[196, 44, 42], [38, 70, 140], [226, 186, 60], [232, 232, 228], [44, 46, 52], [58, 122, 76], [206, 118, 52], [128, 70, 130],
-                    [92, 148, 186], [122, 92, 70], [214, 96, 128], [112, 116, 122]], np.uint8)  # fmt: skip
+CLOTHES = np.array(
+    [
+        [196, 44, 42],
+        [38, 70, 140],
+        [226, 186, 60],
+        [232, 232, 228],
+        [44, 46, 52],
+        [58, 122, 76],
+        [206, 118, 52],
+        [128, 70, 130],
+        [92, 148, 186],
+        [122, 92, 70],
+        [214, 96, 128],
+        [112, 116, 122],
+    ],
+    np.uint8,
+)
 TROUSERS = np.array([[42, 52, 82], [36, 36, 40], [108, 96, 80], [72, 78, 86], [60, 66, 48], [150, 140, 120]], np.uint8)
 SKIN = np.array([[226, 184, 156], [198, 150, 118], [150, 104, 76], [98, 66, 48]], np.uint8)
-CARS = np.array([[24, 24, 27], [214, 214, 216], [138, 140, 144], [172, 30, 32], [28, 58, 120], [70, 74, 80], [196, 176, 140], [36, 84, 62],
-                 [224, 160, 36], [106, 28, 34], [86, 128, 172], [236, 236, 232]], np.uint8)  # fmt: skip
+CARS = np.array(
+    [
+        [24, 24, 27],
+        [214, 214, 216],
+        [138, 140, 144],
+        [172, 30, 32],
+        [28, 58, 120],
+        [70, 74, 80],
+        [196, 176, 140],
+        [36, 84, 62],
+        [224, 160, 36],
+        [106, 28, 34],
+        [86, 128, 172],
+        [236, 236, 232],
+    ],
+    np.uint8,
+)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def stage_actors(a, kind, model, xyz, rotation, half_size, speed, velocity, actor_id, lamps, tint, time_s, model_mesh, walker_mesh, walker_far,
-                 sphere, look, shadow, light, corner, shuffle, seed):  # type: ignore[no-untyped-def]  # fmt: skip
+def stage_actors(  # type: ignore[no-untyped-def]
+    a,
+    kind,
+    model,
+    xyz,
+    rotation,
+    half_size,
+    velocity,
+    actor_id,
+    lamps,
+    tint,
+    time_s,
+    model_mesh,
+    walker_mesh,
+    walker_far,
+    sphere,
+    look,
+    shadow,
+    light,
+    corner,
+    shuffle,
+    seed,
+):
     """Fill the instances of all actors from the state."""
     night = look[31] > np.float32(0.5)
     for i in range(kind.shape[0]):
@@ -117,19 +211,24 @@ def stage_actors(a, kind, model, xyz, rotation, half_size, speed, velocity, acto
         rot[1], rot[4], rot[7] = cy * sp * sr - sy * cr, sy * sp * sr + cy * cr, -cp * sr
         rot[2], rot[5], rot[8] = -cy * sp * cr - sy * sr, -sy * sp * cr + cy * sr, cp * cr
         a.ident[i] = np.uint16(i + 1)
-        h = _mix(actor_id[i], seed if shuffle else 0)
+        who = _mix(actor_id[i], 0)  # decides the figure; the look's own hash only its colours
+        h = _mix(actor_id[i], seed) if shuffle else who
         a.scale[i] = np.float32(1)
         if kind[i] == 2:
             moving = np.sqrt(velocity[i, 0] ** 2 + velocity[i, 1] ** 2)
             phase = 0
             if moving > 0.15:
-                stride = time_s * (0.6 + 0.55 * moving) * 2.0 + float(h & np.uint32(3))
+                stride = time_s * (0.6 + 0.55 * moving) * 2.0 + float(who & np.uint32(3))
                 phase = 1 + int(stride * 2.0) % 4
-            build = int((h >> np.uint32(4)) & np.uint32(3)) == 0
+            build = int((who >> np.uint32(4)) & np.uint32(3)) == 0
             a.mesh[i] = walker_mesh[1 if build else 0, phase]
             a.far[i] = walker_far
             a.scale[i] = np.float32(half_size[i, 2] * 2.0 / 1.8)
-            top, low, skin = CLOTHES[(h >> np.uint32(8)) % np.uint32(12)], TROUSERS[(h >> np.uint32(13)) % np.uint32(6)], SKIN[(h >> np.uint32(18)) & np.uint32(3)]
+            top, low, skin = (
+                CLOTHES[(h >> np.uint32(8)) % np.uint32(12)],
+                TROUSERS[(h >> np.uint32(13)) % np.uint32(6)],
+                SKIN[(h >> np.uint32(18)) & np.uint32(3)],
+            )
             for c in range(3):
                 a.tint[i, 0, c], a.tint[i, 1, c], a.tint[i, 2, c] = top[c], low[c], skin[c]
         else:

@@ -18,7 +18,7 @@ from drivesim.town.roads import RoadNetwork
 Floats = NDArray[np.float64]
 CHUNK_M = 64.0
 MARGIN_M = 320.0
-FLAT_M = 0.02
+FLAT_M, WILD_M = 0.03, 0.6  # how far the land may leave its cells: on roads, elsewhere and far away
 DECK_M = 2.5  # a lane point that far above another one is on a bridge
 
 
@@ -29,6 +29,7 @@ class Land:
     origin: Floats  # (2,)
     step_m: float
     height: Floats  # (rows, columns)
+    tolerance_m: Floats  # (rows, columns)
     deck: NDArray[np.bool_]  # (P,) lane points on bridges
 
     def at(self, xy: Floats) -> Floats:
@@ -47,7 +48,8 @@ def build_land(network: RoadNetwork) -> Land:
     chunks = np.ceil((high - low) / CHUNK_M).astype(int)
     shape = chunks * int(CHUNK_M / step) + 1
     if np.ptp(points[:, 2]) < 0.05:
-        return Land(low, step, np.full((shape[1], shape[0]), float(points[:, 2].mean())), np.zeros(len(points), bool))
+        flat = np.full((shape[1], shape[0]), float(points[:, 2].mean()))
+        return Land(low, step, flat, np.full_like(flat, WILD_M), np.zeros(len(points), bool))
     deck = _deck_points(network, points)
     ground = points[~deck]
     columns, rows = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]))
@@ -58,17 +60,16 @@ def build_land(network: RoadNetwork) -> Land:
     free = (distance[:, 0] > 7.0).reshape(rows.shape)
     for sigma in (12.0, 6.0, 3.0, 1.5, 1.0, 0.8):
         height = np.where(free, ndimage.gaussian_filter(height, sigma, mode="nearest"), height)
-    return Land(low, step, height, deck)
+    return Land(low, step, height, np.where(distance[:, 0].reshape(rows.shape) < 9.0, FLAT_M, WILD_M), deck)
 
 
 def _deck_points(network: RoadNetwork, points: Floats) -> NDArray[np.bool_]:
     """Points over a lower lane, and their neighbours along the lane as far as the bridge reaches."""
-    tree = cKDTree(points[:, :2])
-    reach = 6.0
-    deck = np.zeros(len(points), bool)
-    for k, near in enumerate(tree.query_ball_point(points[:, :2], reach)):
-        if points[k, 2] - points[near, 2].min() > DECK_M:
-            deck[k] = True
+    cell = ((points[:, :2] - points[:, :2].min(axis=0)) / 3.0).astype(int)
+    lowest = np.full(cell.max(axis=0) + 1, np.inf)
+    np.minimum.at(lowest, (cell[:, 0], cell[:, 1]), points[:, 2])
+    lowest = ndimage.minimum_filter(lowest, 3, mode="nearest")
+    deck: NDArray[np.bool_] = points[:, 2] - lowest[cell[:, 0], cell[:, 1]] > DECK_M
     grown = deck.copy()
     for lane in np.unique(network.point_lane[deck]):
         first, count = int(network.lane_start[lane]), int(network.lane_count[lane])
@@ -76,16 +77,17 @@ def _deck_points(network: RoadNetwork, points: Floats) -> NDArray[np.bool_]:
     return grown
 
 
-def land_meshes(land: Land) -> tuple[list[Mesh], Floats]:
-    """One mesh per 64 m chunk, and its centre (n, 3)."""
+def land_meshes(land: Land, *, coarse: bool = False) -> tuple[list[Mesh], Floats]:
+    """One mesh per 64 m chunk, and its centre (n, 3); coarse ones are for the distance."""
     size = int(CHUNK_M / land.step_m)
     rows, columns = ((n - 1) // size for n in land.height.shape)
     leaves: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     used = np.zeros(land.height.shape, bool)
+    tolerance = np.full_like(land.tolerance_m, WILD_M) if coarse else land.tolerance_m
     for row in range(rows):
         for column in range(columns):
             found: list[tuple[int, int, int]] = []
-            _split(land.height, row * size, column * size, size, found)
+            _split(land.height, tolerance, row * size, column * size, size, found)
             leaves[row, column] = found
             for r, c, n in found:
                 used[r, c] = used[r + n, c] = used[r, c + n] = used[r + n, c + n] = True
@@ -101,23 +103,29 @@ def land_meshes(land: Land) -> tuple[list[Mesh], Floats]:
     return meshes, np.asarray(centres, float).reshape(-1, 3)
 
 
-def _split(height: Floats, row: int, column: int, size: int, out: list[tuple[int, int, int]]) -> None:
-    """Quarter a square until its heights lie on the bilinear patch of its corners."""
-    patch = height[row : row + size + 1, column : column + size + 1]
+def _split(
+    height: Floats, tolerance: Floats, row: int, column: int, size: int, out: list[tuple[int, int, int]]
+) -> None:
+    """Quarter a square until its heights lie within the tolerance of the bilinear patch of its corners."""
+    at = (slice(row, row + size + 1), slice(column, column + size + 1))
+    patch = height[at]
     if size > 1:
         t = np.linspace(0, 1, size + 1)
         top = patch[0, 0] * (1 - t) + patch[0, -1] * t
         bottom = patch[-1, 0] * (1 - t) + patch[-1, -1] * t
         flat = top[None] * (1 - t)[:, None] + bottom[None] * t[:, None]
-        if float(np.abs(flat - patch).max()) > FLAT_M or abs(float(patch[0, 0] + patch[-1, -1] - patch[0, -1] - patch[-1, 0])) > 2 * FLAT_M:
+        twist = abs(float(patch[0, 0] + patch[-1, -1] - patch[0, -1] - patch[-1, 0]))
+        if bool((np.abs(flat - patch) > tolerance[at]).any()) or twist > 2 * float(tolerance[at].min()):
             half = size // 2
             for r, c in ((0, 0), (0, half), (half, 0), (half, half)):
-                _split(height, row + r, column + c, half, out)
+                _split(height, tolerance, row + r, column + c, half, out)
             return
     out.append((row, column, size))
 
 
-def _leaf(mesh: Mesh, land: Land, used: NDArray[np.bool_], leaf: tuple[int, int, int], middle: tuple[float, float, float]) -> None:
+def _leaf(
+    mesh: Mesh, land: Land, used: NDArray[np.bool_], leaf: tuple[int, int, int], middle: tuple[float, float, float]
+) -> None:
     """A quad, or a fan about its centre when finer neighbours add corners to its edges."""
     r, c, n = leaf
     ring = [(r, c + k) for k in range(n)] + [(r + k, c + n) for k in range(n)]
@@ -125,7 +133,11 @@ def _leaf(mesh: Mesh, land: Land, used: NDArray[np.bool_], leaf: tuple[int, int,
     ring = [at for at in ring if used[at]]
 
     def point(row: float, column: float, z: float) -> tuple[float, float, float]:
-        return (land.origin[0] + column * land.step_m - middle[0], land.origin[1] + row * land.step_m - middle[1], z - middle[2])
+        return (
+            land.origin[0] + column * land.step_m - middle[0],
+            land.origin[1] + row * land.step_m - middle[1],
+            z - middle[2],
+        )
 
     corners = [point(a, b, float(land.height[a, b])) for a, b in ring]
     below = (corners[0][0], corners[0][1], corners[0][2] - 1000.0)
@@ -133,9 +145,15 @@ def _leaf(mesh: Mesh, land: Land, used: NDArray[np.bool_], leaf: tuple[int, int,
     if len(corners) == 4 and abs(z[0] + z[2] - z[1] - z[3]) < 0.005:
         mesh.polygon(corners, (255, 255, 255), TERRAIN, GROUND_KIND, away_from=below)
         return
-    top = point(r + n / 2, c + n / 2, float(np.mean([land.height[r, c], land.height[r + n, c], land.height[r, c + n], land.height[r + n, c + n]])))
+    top = point(
+        r + n / 2,
+        c + n / 2,
+        float(np.mean([land.height[r, c], land.height[r + n, c], land.height[r, c + n], land.height[r + n, c + n]])),
+    )
     for i in range(len(corners)):
-        mesh.polygon([corners[i], corners[(i + 1) % len(corners)], top], (255, 255, 255), TERRAIN, GROUND_KIND, away_from=below)
+        mesh.polygon(
+            [corners[i], corners[(i + 1) % len(corners)], top], (255, 255, 255), TERRAIN, GROUND_KIND, away_from=below
+        )
 
 
 def deck_meshes(network: RoadNetwork, deck: NDArray[np.bool_]) -> tuple[list[Mesh], Floats]:

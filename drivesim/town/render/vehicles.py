@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from drivesim.town.catalogue import (
@@ -75,7 +77,12 @@ def far_mesh(model: ActorModel) -> Mesh:
     belt = h if tall else h * 0.6
     mesh.box((-hl, -hw, h * 0.12), (hl, hw, belt), WHITE, klass, TINT_A)
     if not tall:
-        bottom = [(-0.8 * hl, -hw * 0.9, belt), (0.45 * hl, -hw * 0.9, belt), (0.45 * hl, hw * 0.9, belt), (-0.8 * hl, hw * 0.9, belt)]
+        bottom = [
+            (-0.8 * hl, -hw * 0.9, belt),
+            (0.45 * hl, -hw * 0.9, belt),
+            (0.45 * hl, hw * 0.9, belt),
+            (-0.8 * hl, hw * 0.9, belt),
+        ]
         top = [(-0.5 * hl, -hw * 0.7, h), (0.1 * hl, -hw * 0.7, h), (0.1 * hl, hw * 0.7, h), (-0.5 * hl, hw * 0.7, h)]
         mesh.hexahedron(bottom, top, WINDOW, klass, GLASS)
     else:
@@ -95,7 +102,9 @@ def _panel(mesh: Mesh, x: float, low: tuple[float, float], high: tuple[float, fl
            klass: int, kind: int = FIXED) -> None:  # fmt: skip
     """A rectangle in y-z at x, looking away from the origin."""
     (y0, z0), (y1, z1) = low, high
-    mesh.polygon([(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)], rgb, klass, kind, away_from=(0.0, 0.0, (z0 + z1) / 2))
+    mesh.polygon(
+        [(x, y0, z0), (x, y1, z0), (x, y1, z1), (x, y0, z1)], rgb, klass, kind, away_from=(0.0, 0.0, (z0 + z1) / 2)
+    )
 
 
 def _side_panel(mesh: Mesh, points: list[tuple[float, float, float]], rgb: tuple[int, int, int], klass: int,
@@ -140,8 +149,16 @@ def _car(model: ActorModel, style: str) -> Mesh:
     (rear_foot, rear_roof, front_roof, front_foot), sill_f, belt_f, bonnet_f = CABINS[style]
     sill, belt, bonnet = h * sill_f, h * belt_f, h * bonnet_f
     tail = belt - 0.02 * h
-    profile = [(-hl * 0.97, sill), (-hl, sill + 0.35 * (tail - sill)), (-hl * 0.985, tail), (rear_foot * hl * 0.98, belt),
-               (front_foot * hl, belt), (hl * 0.90, bonnet), (hl, bonnet - 0.12 * h), (hl * 0.98, sill)]  # fmt: skip
+    profile = [
+        (-hl * 0.97, sill),
+        (-hl, sill + 0.35 * (tail - sill)),
+        (-hl * 0.985, tail),
+        (rear_foot * hl * 0.98, belt),
+        (front_foot * hl, belt),
+        (hl * 0.90, bonnet),
+        (hl, bonnet - 0.12 * h),
+        (hl * 0.98, sill),
+    ]
     widths = [hw * 0.92, hw, hw * 0.95, hw * 0.95, hw * 0.95, hw * 0.90, hw * 0.94, hw * 0.90]
     mesh.prism_y(profile, widths, WHITE, klass, TINT_A)
     mesh.box((-hl * 0.93, -hw * 0.93, h * 0.10), (hl * 0.93, hw * 0.93, sill + 0.02), DARK, klass)
@@ -170,8 +187,13 @@ def _greenhouse(mesh: Mesh, x: list[float], belt: float, h: float, hw: float, kl
     bottom = [(x[0], -low, belt), (x[3], -low, belt), (x[3], low, belt), (x[0], low, belt)]
     top = [(x[1], -high, eave), (x[2], -high, eave), (x[2], high, eave), (x[1], high, eave)]
     mesh.hexahedron(bottom, top, WINDOW, klass, GLASS)
-    roof = [(x[1] + 0.10, -high * 0.88, h), (x[2] - 0.12, -high * 0.88, h), (x[2] - 0.12, high * 0.88, h), (x[1] + 0.10, high * 0.88, h)]
-    ring = [(px * 1.0, py * 1.02, pz) for px, py, pz in top]
+    roof = [
+        (x[1] + 0.10, -high * 0.88, h),
+        (x[2] - 0.12, -high * 0.88, h),
+        (x[2] - 0.12, high * 0.88, h),
+        (x[1] + 0.10, high * 0.88, h),
+    ]
+    ring = [(px, py * 1.02, pz) for px, py, pz in top]
     mesh.hexahedron(ring, roof, WHITE, klass, TINT_A)
 
     def on_side(t: float, x_low: float, x_high: float) -> tuple[float, float, float]:
@@ -179,7 +201,7 @@ def _greenhouse(mesh: Mesh, x: list[float], belt: float, h: float, hw: float, kl
 
     middle_low, middle_high = 0.45 * x[0] + 0.55 * x[3], 0.45 * x[1] + 0.55 * x[2]
     for x_low, x_high, wide in ((x[3], x[2], -0.09), (middle_low, middle_high, 0.10), (x[0], x[1], 0.14)):
-        _side_panel(mesh, [on_side(0, x_low, x_high), on_side(1, x_high * 0 + x_low, x_high),
+        _side_panel(mesh, [on_side(0, x_low, x_high), on_side(1, x_low, x_high),
                            on_side(1, x_low + wide, x_high + wide), on_side(0, x_low + wide, x_high + wide)],
                     WHITE, klass, TINT_A)  # fmt: skip
 
@@ -193,34 +215,90 @@ def _box_vehicle(model: ActorModel) -> Mesh:
     belt = h * (0.42 if bus else 0.5)
     if truck:
         cab = hl - min(2.3, 0.7 * hl)
-        mesh.prism_y([(cab, sill), (cab, h * 0.82), (hl - 0.25, h * 0.82), (hl, belt), (hl, sill)], [hw * 0.96] * 5, WHITE, klass, TINT_A)
+        mesh.prism_y(
+            [(cab, sill), (cab, h * 0.82), (hl - 0.25, h * 0.82), (hl, belt), (hl, sill)],
+            [hw * 0.96] * 5,
+            WHITE,
+            klass,
+            TINT_A,
+        )
         mesh.box((-hl, -hw, sill + 0.35), (cab - 0.15, hw, h), (205, 206, 204), klass, TINT_B, skip_bottom=False)
         mesh.box((-hl, -hw * 0.5, sill - 0.1), (cab, hw * 0.5, sill + 0.36), DARK, klass)
         glass_x = hl - 0.12
     elif bus:
-        mesh.prism_y([(-hl, sill), (-hl, h * 0.97), (-hl + 0.2, h), (hl - 0.2, h), (hl, h * 0.95), (hl, sill)], [hw] * 6, WHITE, klass, TINT_A)
+        mesh.prism_y(
+            [(-hl, sill), (-hl, h * 0.97), (-hl + 0.2, h), (hl - 0.2, h), (hl, h * 0.95), (hl, sill)],
+            [hw] * 6,
+            WHITE,
+            klass,
+            TINT_A,
+        )
         glass_x = hl
     else:
         nose = hl * 0.62
-        mesh.prism_y([(-hl, sill), (-hl, h * 0.97), (-hl + 0.1, h), (nose - 0.7, h), (nose - 0.1, h * 0.93), (hl, belt), (hl, sill)], [hw] * 7, WHITE, klass, TINT_A)
+        mesh.prism_y(
+            [
+                (-hl, sill),
+                (-hl, h * 0.97),
+                (-hl + 0.1, h),
+                (nose - 0.7, h),
+                (nose - 0.1, h * 0.93),
+                (hl, belt),
+                (hl, sill),
+            ],
+            [hw] * 7,
+            WHITE,
+            klass,
+            TINT_A,
+        )
         glass_x = nose
     if bus:
         _panel(mesh, glass_x + 0.015, (-hw * 0.93, belt), (hw * 0.93, h * 0.86), WINDOW, klass, GLASS)
         bays = max(3, int(2 * hl / 1.6))
         edges = np.linspace(-hl + 0.4, hl - 0.3, bays + 1)
-        for x0, x1 in zip(edges[:-1], edges[1:], strict=True):
-            _side_panel(mesh, [(x0 + 0.08, hw + 0.015, belt), (x1 - 0.08, hw + 0.015, belt), (x1 - 0.08, hw + 0.015, h * 0.86), (x0 + 0.08, hw + 0.015, h * 0.86)], WINDOW, klass, GLASS)
+        for x0, x1 in pairwise(edges):
+            _side_panel(
+                mesh,
+                [
+                    (x0 + 0.08, hw + 0.015, belt),
+                    (x1 - 0.08, hw + 0.015, belt),
+                    (x1 - 0.08, hw + 0.015, h * 0.86),
+                    (x0 + 0.08, hw + 0.015, h * 0.86),
+                ],
+                WINDOW,
+                klass,
+                GLASS,
+            )
     else:
-        front = [(hl + 0.012 - 0.25 * 0, belt + 0.02), (hl, h * 0.8)]
-        del front
         top_z = h * 0.80 if truck else h * 0.91
         top_x = (hl - 0.24) if truck else (hl * 0.62 - 0.04)
-        mesh.polygon([(hl + 0.004, -hw * 0.88, belt + 0.03), (hl + 0.004, hw * 0.88, belt + 0.03), (top_x + 0.03, hw * 0.84, top_z), (top_x + 0.03, -hw * 0.84, top_z)],
-                     WINDOW, klass, GLASS, away_from=(0.0, 0.0, 0.0))  # fmt: skip
+        mesh.polygon(
+            [
+                (hl + 0.004, -hw * 0.88, belt + 0.03),
+                (hl + 0.004, hw * 0.88, belt + 0.03),
+                (top_x + 0.03, hw * 0.84, top_z),
+                (top_x + 0.03, -hw * 0.84, top_z),
+            ],
+            WINDOW,
+            klass,
+            GLASS,
+            away_from=(0.0, 0.0, 0.0),
+        )
         x1 = hl - 0.35 if truck else hl * 0.60
         x0 = x1 - 1.15
         top_z = h * 0.76 if truck else h * 0.88
-        _side_panel(mesh, [(x0, hw + 0.015, belt), (x1 + 0.1, hw + 0.015, belt), (x1 - 0.15, hw + 0.015, top_z), (x0, hw + 0.015, top_z)], WINDOW, klass, GLASS)
+        _side_panel(
+            mesh,
+            [
+                (x0, hw + 0.015, belt),
+                (x1 + 0.1, hw + 0.015, belt),
+                (x1 - 0.15, hw + 0.015, top_z),
+                (x0, hw + 0.015, top_z),
+            ],
+            WINDOW,
+            klass,
+            GLASS,
+        )
         if not truck:
             _panel(mesh, -hl - 0.012, (-hw * 0.8, belt), (hw * 0.8, h * 0.87), WINDOW, klass, GLASS)
     mesh.box((-hl * 0.97, -hw * 0.95, 0.2), (hl * 0.97, hw * 0.95, sill + 0.02), DARK, klass)
@@ -232,7 +310,17 @@ def _box_vehicle(model: ActorModel) -> Mesh:
         _panel(mesh, end, (-0.26, sill + 0.02), (0.26, sill + 0.15), PLATE, klass)
     if "ambulance" in model.blueprint or "firetruck" in model.blueprint:
         mesh.box((hl * 0.3, -hw * 0.6, h * 0.98), (hl * 0.42, hw * 0.6, h + 0.14), (60, 90, 235), klass, LAMP_BEACON)
-        _side_panel(mesh, [(-hl * 0.9, hw + 0.012, belt * 0.75), (hl * 0.6, hw + 0.012, belt * 0.75), (hl * 0.6, hw + 0.012, belt * 0.95), (-hl * 0.9, hw + 0.012, belt * 0.95)], (215, 40, 35), klass)
+        _side_panel(
+            mesh,
+            [
+                (-hl * 0.9, hw + 0.012, belt * 0.75),
+                (hl * 0.6, hw + 0.012, belt * 0.75),
+                (hl * 0.6, hw + 0.012, belt * 0.95),
+                (-hl * 0.9, hw + 0.012, belt * 0.95),
+            ],
+            (215, 40, 35),
+            klass,
+        )
     return mesh
 
 
@@ -250,10 +338,29 @@ def _two_wheeler(model: ActorModel) -> Mesh:
         mesh.prism_y(hub, [thick + 0.01] * 10, HUB, klass)
     seat = 0.80 if motor else 0.92
     if motor:
-        mesh.prism_y([(-hl * 0.75, 0.62), (-hl * 0.8, seat), (0.0, seat - 0.06), (hl * 0.45, seat + 0.12), (hl * 0.55, 0.6), (0.2, 0.28), (-0.3, 0.28)],
-                     [0.13, 0.13, 0.15, 0.17, 0.14, 0.15, 0.15], WHITE, klass, TINT_A)  # fmt: skip
+        mesh.prism_y(
+            [
+                (-hl * 0.75, 0.62),
+                (-hl * 0.8, seat),
+                (0.0, seat - 0.06),
+                (hl * 0.45, seat + 0.12),
+                (hl * 0.55, 0.6),
+                (0.2, 0.28),
+                (-0.3, 0.28),
+            ],
+            [0.13, 0.13, 0.15, 0.17, 0.14, 0.15, 0.15],
+            WHITE,
+            klass,
+            TINT_A,
+        )
     else:
-        mesh.prism_y([(-hl + radius, radius), (-0.15, seat - 0.05), (hl * 0.45, 0.85), (0.0, 0.32)], [0.03] * 4, WHITE, klass, TINT_A)
+        mesh.prism_y(
+            [(-hl + radius, radius), (-0.15, seat - 0.05), (hl * 0.45, 0.85), (0.0, 0.32)],
+            [0.03] * 4,
+            WHITE,
+            klass,
+            TINT_A,
+        )
     mesh.box((hl * 0.48, -0.32, seat + 0.12), (hl * 0.56, 0.32, seat + 0.19), DARK, klass)
     _panel(mesh, hl * 0.6, (-0.10, seat), (0.10, seat + 0.16), (235, 235, 220), klass, LAMP_HEAD)
     _panel(mesh, -hl * 0.83, (-0.10, seat - 0.14), (0.10, seat), (170, 20, 20), klass, LAMP_TAIL)
@@ -264,7 +371,12 @@ def _two_wheeler(model: ActorModel) -> Mesh:
 def _rider(mesh: Mesh, seat: float, h: float) -> None:
     shoulder, head = h - 0.38, h - 0.14
     lower = [(-0.32, -0.17, seat), (-0.02, -0.17, seat), (-0.02, 0.17, seat), (-0.32, 0.17, seat)]
-    upper = [(-0.12, -0.22, shoulder + 0.1), (0.14, -0.22, shoulder + 0.1), (0.14, 0.22, shoulder + 0.1), (-0.12, 0.22, shoulder + 0.1)]
+    upper = [
+        (-0.12, -0.22, shoulder + 0.1),
+        (0.14, -0.22, shoulder + 0.1),
+        (0.14, 0.22, shoulder + 0.1),
+        (-0.12, 0.22, shoulder + 0.1),
+    ]
     mesh.hexahedron(lower, upper, WHITE, RIDER, TINT_B)
     mesh.blob((0.06, 0.0, head), (0.15, 0.13, 0.16), WHITE, RIDER, TINT_C, rings=4, sides=6)
     for side in (1.0, -1.0):

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator,assignment,operator,call-overload"
 """Which polygon does each pixel see: culling, projection and a z-buffer of 1/z with polygon slots.
 
 Camera frame: x right, y down, z forward; pixel centres at integers. No fast maths, no library functions:
@@ -11,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-from drivesim.town.render.meshes import Meshes
 
 NEAR_M = np.float32(0.12)
 FAR_M = np.float32(1000.0)  # what an empty pixel reads, as in CARLA
@@ -88,7 +87,12 @@ def fill_convex(n, ring, a, b, c, slot, width, height, s):  # type: ignore[no-un
         x, y = ring[i, 3], ring[i, 4]
         low, high = min(low, y), max(high, y)
         lowest_x, highest_x = min(lowest_x, x), max(highest_x, x)
-    if high <= np.float32(0) or low >= np.float32(height) or highest_x <= np.float32(0) or lowest_x >= np.float32(width):
+    if (
+        high <= np.float32(0)
+        or low >= np.float32(height)
+        or highest_x <= np.float32(0)
+        or lowest_x >= np.float32(width)
+    ):
         return False
     first, last = ceil_clamped(low, 0, height), ceil_clamped(high, 0, height)
     if first >= last or ceil_clamped(lowest_x, 0, width) >= ceil_clamped(highest_x, 0, width):
@@ -150,7 +154,7 @@ def clip_near(n, ring, near):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def shade_polygon(p, i, o, view, nx, ny, nz, meshes, things, look, slots, slot):  # type: ignore[no-untyped-def]
+def shade_polygon(p, i, o, nx, ny, nz, meshes, things, look, slots, slot):  # type: ignore[no-untyped-def]
     """Fill slot `slot` for polygon `p` of instance `i`; nx, ny, nz its normal in the world, o the camera."""
     kind = meshes.kind[p]
     label = slots.label
@@ -213,7 +217,11 @@ def shade_polygon(p, i, o, view, nx, ny, nz, meshes, things, look, slots, slot):
 def _row_times(axes, r, rot):  # type: ignore[no-untyped-def]
     """Row r of axes @ rotation."""
     a, b, c = axes[r, 0], axes[r, 1], axes[r, 2]
-    return a * rot[0] + b * rot[3] + c * rot[6], a * rot[1] + b * rot[4] + c * rot[7], a * rot[2] + b * rot[5] + c * rot[8]
+    return (
+        a * rot[0] + b * rot[3] + c * rot[6],
+        a * rot[1] + b * rot[4] + c * rot[7],
+        a * rot[2] + b * rot[5] + c * rot[8],
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -321,7 +329,7 @@ def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, sl
                 nx = rot[0] * px + rot[1] * py + rot[2] * pz
                 ny = rot[3] * px + rot[4] * py + rot[5] * pz
                 nz = rot[6] * px + rot[7] * py + rot[8] * pz
-                shade_polygon(p, i, origin, axes, nx, ny, nz, meshes, things, look, slots, used)
+                shade_polygon(p, i, origin, nx, ny, nz, meshes, things, look, slots, used)
                 if used < 59990:
                     used += 1
     return used
@@ -350,8 +358,3 @@ def draw_splat(x, y, inverse_z, half, r, g, b, klass, ident, s, width, height, s
         slots.label[used, 0], slots.label[used, 1], slots.label[used, 2] = 8, klass, ident
         used += 1
     return used
-
-
-def mesh_fields(meshes: Meshes) -> int:
-    """Number of meshes in a library."""
-    return int(meshes.table.shape[0])
