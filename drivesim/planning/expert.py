@@ -211,7 +211,8 @@ class ExpertPlanner:
         bend = np.sqrt(config.lateral_acceleration_mps2 / np.maximum(np.abs(path.curvature_1pm), 1e-3))
         caps = np.minimum(limit, bend) * config.speed_factor
         if config.careful:
-            for n in np.flatnonzero((everybody.kinds == ACTOR_WALKER) | (everybody.speed_mps < 0.3)):
+            slow = (everybody.speed_mps < 0.3) | (np.abs(everybody.poses[:, 0, 2]) < 0.5)
+            for n in np.flatnonzero((everybody.kinds == ACTOR_WALKER) | slow):
                 self._care_beside(n, path, everybody, occupied, driver, caps)
         squares = caps**2 + 2.0 * 2.0 * path.s_m  # what braking at 2 m/s2 allows before each place
         return np.sqrt(np.minimum.accumulate(squares[::-1])[::-1] - 2.0 * 2.0 * path.s_m)
@@ -229,6 +230,8 @@ class ExpertPlanner:
         width = 0.3 if walker else float(everybody.half_size_m[n, 1])
         clearance = max(distance - width - driver[idm.HALF_WIDTH], 0.0)
         speed = 3.0 + (2.5 if walker else 5.0) * clearance
+        if not walker and everybody.speed_mps[n] > 1.0:  # it may change lanes
+            speed = max(float(everybody.speed_mps[n]) + 2.5, 4.0 * clearance)
         first, end = max(int((rear - 5.0) / STEP_M), 0), max(int(front / STEP_M) + 1, 1)
         caps[first:end] = np.minimum(caps[first:end], speed)
 

@@ -139,7 +139,12 @@ def _predict_one(
     with_us, against = abs(bearing) < _HEADING_TOLERANCE_RAD, abs(bearing) > math.pi - _HEADING_TOLERANCE_RAD
     follows = not walker and abs(offset) < 7.0 and 0.0 < at < len(rows) - 1.0 and (with_us or against)
     sign = 1.0 if with_us else -1.0
-    drift = speed * math.sin(bearing if with_us else math.pi - bearing) if follows else 0.0
+    drift = 0.0
+    if follows:
+        k = min(max(int(at), 0), len(rows) - 1)
+        swerve = turn_rate - sign * speed * rows[k, 3]  # turns more than its lane does
+        ahead = 0.5 * swerve if abs(swerve) > 0.1 else 0.0
+        drift = speed * math.sin((bearing if with_us else math.pi - bearing) + sign * ahead)
     if abs(drift) < 0.15:
         drift = 0.0
     x, y, yaw, v, side, moved, start = pose[0], pose[1], pose[2], speed, offset, 0.0, at
