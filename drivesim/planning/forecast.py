@@ -64,10 +64,10 @@ class MotionMemory:
     speed_mps: Array | None = None
 
     def rates(self, frame: Frame, speed_mps: Array) -> tuple[Array, Array]:
-        """Acceleration and turn rate (n,), zero for who was not seen less than a second ago; then remembers."""
+        """Acceleration and turn rate (n,), zero and NaN for who was not seen less than a second ago; then remembers."""
         actors = frame.actors
         yaw = actors.pose[:, 3]
-        acceleration, turn_rate = np.zeros(len(yaw)), np.zeros(len(yaw))
+        acceleration, turn_rate = np.zeros(len(yaw)), np.full(len(yaw), np.nan)
         dt_s = (frame.time_us - self.time_us) * 1e-6
         if self.ids is not None and self.yaw_rad is not None and self.speed_mps is not None and 0.01 < dt_s < 1.0:
             _, here, there = np.intersect1d(actors.ids, self.ids, assume_unique=True, return_indices=True)
@@ -142,11 +142,14 @@ def _predict_one(
     drift = 0.0
     if follows:
         k = min(max(int(at), 0), len(rows) - 1)
-        swerve = turn_rate - sign * speed * rows[k, 3]  # turns more than its lane does
+        # turns more than its lane does
+        swerve = 0.0 if math.isnan(turn_rate) else turn_rate - sign * speed * rows[k, 3]
         ahead = 0.5 * swerve if abs(swerve) > 0.1 else 0.0
         drift = speed * math.sin((bearing if with_us else math.pi - bearing) + sign * ahead)
     if abs(drift) < 0.15:
         drift = 0.0
+    if math.isnan(turn_rate):
+        turn_rate = 0.0
     x, y, yaw, v, side, moved, start = pose[0], pose[1], pose[2], speed, offset, 0.0, at
     stops = red_m < 1e6 and speed * speed < 2.0 * _STOPS_MPS2 * max(red_m, 0.3)
     for t in range(len(out)):
