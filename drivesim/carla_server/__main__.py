@@ -10,6 +10,8 @@ import threading
 
 from drivesim.carla_server.server import CarlaServer
 
+SWITCH_INTERVAL_S = 0.0005  # calls are answered while a painter holds the interpreter
+
 
 def main() -> int:
     """Parse, bind, say so on stdout, serve."""
@@ -33,6 +35,7 @@ def main() -> int:
         signal.signal(number, lambda *_: server.stop())
     if options.until_stdin_closes:
         threading.Thread(target=_stop_with_stdin, args=(server,), daemon=True).start()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     print(f"serving {options.host} {server.port} {options.town}", flush=True)
     server.serve()
     return 0

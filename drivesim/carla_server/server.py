@@ -38,7 +38,7 @@ class CarlaServer:
             port: of the calls; streaming takes the next one. 0 takes any free ports.
             seed: of the town (its scenery, its lights, its own traffic).
             capacity: most vehicles, walkers and props at a time.
-            painters: threads that draw; 0 for as many as there are cores, at most MOST_PAINTERS.
+            painters: threads that draw; 0 for one less than there are cores, at most MOST_PAINTERS.
             draw_ahead: make the town's renderer now, instead of when the first camera listens.
 
         Raises:
@@ -54,7 +54,8 @@ class CarlaServer:
         self.listener = Listener(self.reactor, host, port, self._accepted)
         try:
             self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
-            painter = Painter(self.reactor.post, painters or min(os.cpu_count() or 1, MOST_PAINTERS))
+            cores = os.cpu_count() or 1  # one is left to the clients and to the calls
+            painter = Painter(self.reactor.post, painters or max(min(cores - 1, MOST_PAINTERS), 1))
             self.simulation = Simulation(town_name, self.hub, painter, seed=seed, capacity=capacity)
             self.simulation.warm_up()
             if draw_ahead:
