@@ -321,25 +321,25 @@ def advance(script: Script, state: ScriptState, around: Surroundings, own_id: in
     return ScriptState(s, lateral, speed, sideways, triggered, gone)
 
 
-def pose_of(script: Script, state: ScriptState) -> Array:
-    """(3,) x, y, yaw of the actor's centre."""
+def motion_of(script: Script, state: ScriptState) -> tuple[Array, Array]:
+    """(3,) x, y, yaw of the actor's centre, and (2,) its velocity in the world frame."""
     x, y, yaw = (float(value) for value in script.curve.at(state.s_m))
-    x, y = x - state.lateral_m * math.sin(yaw), y + state.lateral_m * math.cos(yaw)
+    c, s = math.cos(yaw), math.sin(yaw)
+    x, y = x - state.lateral_m * s, y + state.lateral_m * c
+    velocity = np.array([state.speed_mps * c - state.lateral_mps * s, state.speed_mps * s + state.lateral_mps * c])
     if script.is_walker:
         moving = abs(state.speed_mps) + abs(state.lateral_mps) > 1e-3
-        facing = math.atan2(state.lateral_mps, state.speed_mps) if moving else _facing(script)
-        return np.array([x, y, math.remainder(yaw + facing, 2.0 * math.pi)])
-    slip = math.atan2(state.lateral_mps, max(abs(state.speed_mps), 0.5))
-    on_route = behavior(script.spec.behavior).path == PATH_ROUTE
-    turned = math.radians(script.spec.yaw_offset_deg) if on_route else 0.0
-    return np.array([x, y, math.remainder(yaw + slip + turned, 2.0 * math.pi)])
+        turned = math.atan2(state.lateral_mps, state.speed_mps) if moving else _facing(script)
+    else:
+        turned = math.atan2(state.lateral_mps, max(abs(state.speed_mps), 0.5))  # the slip of a lane change
+        if behavior(script.spec.behavior).path == PATH_ROUTE:
+            turned += math.radians(script.spec.yaw_offset_deg)
+    return np.array([x, y, math.remainder(yaw + turned, 2.0 * math.pi)]), velocity
 
 
-def velocity_of(script: Script, state: ScriptState) -> Array:
-    """(2,) velocity of the actor's centre in the world frame."""
-    yaw = float(script.curve.at(state.s_m)[2])
-    c, s = math.cos(yaw), math.sin(yaw)
-    return np.array([state.speed_mps * c - state.lateral_mps * s, state.speed_mps * s + state.lateral_mps * c])
+def pose_of(script: Script, state: ScriptState) -> Array:
+    """(3,) x, y, yaw of the actor's centre."""
+    return motion_of(script, state)[0]
 
 
 def _facing(script: Script) -> float:
@@ -372,7 +372,7 @@ def _free_speed(script: Script, state: ScriptState, around: Surroundings, own_id
 def _blocked_walker(script: Script, state: ScriptState, around: Surroundings, along: float, sideways: float) -> bool:
     """Whether the next step would be into the ego's side: people do not walk into a car that is passing."""
     size = math.hypot(along, sideways)
-    if size < 1e-3:
+    if size < 1e-3 or abs(state.s_m - around.ego_s_m) > around.ego.length_m + 2.0:
         return False
     yaw = float(script.curve.at(state.s_m)[2])
     heading = np.array([math.cos(yaw), math.sin(yaw)]) * along + np.array([-math.sin(yaw), math.cos(yaw)]) * sideways

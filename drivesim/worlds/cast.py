@@ -20,9 +20,8 @@ from drivesim.worlds.behaviors import (
     advance,
     behavior,
     bind,
+    motion_of,
     parameters_of,
-    pose_of,
-    velocity_of,
 )
 from drivesim.worlds.carla_frames import mirrored
 from drivesim.worlds.routes import RoutePlan
@@ -70,6 +69,7 @@ class Cast:
                 model = MODELS[model_row(spec.blueprint)]
                 self.scripts.append(bind(spec, route, lanes, (model.length_m, model.width_m)))
         self.states: list[ScriptState] = [script.start for script in self.scripts]
+        self._placements: list[Placement | None] = [None] * len(self.scripts)  # of this tick, made when asked for
         self._near_s_m = 0.0
         self._noticed_s = [-1.0] * len(self.lights)
 
@@ -83,6 +83,7 @@ class Cast:
             advance(script, state, around, own_id, dt_s)
             for script, state, own_id in zip(self.scripts, self.states, ids, strict=True)
         ]
+        self._placements = [None] * len(self.scripts)
         for index, light in enumerate(self.lights):
             left_m = light.stop_s_m - around.ego_s_m - 0.5 * around.ego.length_m
             if self._noticed_s[index] < 0.0 and left_m <= light.trigger_distance_m:
@@ -90,13 +91,18 @@ class Cast:
 
     def placement(self, index: int) -> Placement:
         """Where actor `index` is now."""
+        known = self._placements[index]
+        if known is not None:
+            return known
         script, state = self.scripts[index], self.states[index]
-        pose = pose_of(script, state)
+        pose, velocity = motion_of(script, state)
         if script.curve is self._route.curve:
-            z = self._route.place(state.s_m).z_m
+            z = float(np.interp(state.s_m, self._route.curve.s_m, self._route.z_m))
         else:
             z = self._lanes.ground_height(float(pose[0]), -float(pose[1]))
-        return Placement(pose, z, velocity_of(script, state), state.gone)
+        made = Placement(pose, z, velocity, state.gone)
+        self._placements[index] = made
+        return made
 
     def light_states(self, time_s: float) -> dict[int, int]:
         """What every scripted light shows at `time_s`: light row -> LIGHT_*."""
