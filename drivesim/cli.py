@@ -336,3 +336,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         else:
             raise
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,9 @@ class HeadsConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     horizon: int = 6
-    asymmetry: float = 2.0  # missing a braking costs this many times a needless one
+    noise: float = 0.3  # on latents, in their standard deviations
+    standing_share: float = 0.25  # of a policy batch: from these a policy learns to start again
+    candidates: int = 6
 
 
 def soft_bins(acceleration: Tensor) -> Tensor:
@@ -84,8 +86,7 @@ class HeadTrainer:
         self.risk_rows = self.rows[risky]
         eventful = clips.table["risk"][self.risk_rows].reshape(len(self.risk_rows), -1).max(1) > 0.5
         self.eventful, self.calm_risk = self.risk_rows[eventful], self.risk_rows[~eventful]
-        act = clips.table["expert"][self.rows, 0]
-        self.braking = self.rows[act < -1.0]
+        self.standing = self.rows[clips.table["speed"][self.rows] < 1.0]
 
     def modules(self) -> nn.ModuleDict:
         """All heads, for the optimiser."""
@@ -98,26 +99,30 @@ class HeadTrainer:
         half = size // 2
         return torch.from_numpy(np.concatenate([rng.choice(common, size - half), rng.choice(rare, half)]))
 
+    def noisy(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
+        """Last two latents with noise, so that a head leans on no single direction."""
+        latents = pairs(self.latents, rows, rng)
+        return latents + self.config.noise * torch.randn_like(latents)
+
     def policy_loss(self, rng: np.random.Generator) -> Tensor:
         """Cross-entropy to what the careful expert would do at this state, risky states included."""
-        rows = self.pick(self.rows, self.braking, self.config.batch, rng)
-        logits = self.policy(pairs(self.latents, rows, rng), self.table["kinematics"][rows])
-        target = self.table["expert"][rows, 0]
-        weight = 1.0 + (self.config.asymmetry - 1.0) * (target < -1.0).float()
-        loss = -(soft_bins(target) * logits.log_softmax(-1)).sum(-1)
-        return (loss * weight).mean()
+        standing = round(self.config.standing_share * self.config.batch) if len(self.standing) else 0
+        common = rng.choice(self.rows, self.config.batch - standing)
+        rows = torch.from_numpy(np.concatenate([common, rng.choice(self.standing, standing)]) if standing else common)
+        logits = self.policy(self.noisy(rows, rng), self.table["kinematics"][rows])
+        return -(soft_bins(self.table["expert"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
 
     def clone_loss(self, rng: np.random.Generator) -> Tensor:
         """Behaviour cloning: what the expert did on its own calm drives, nothing else."""
         rows = torch.from_numpy(rng.choice(self.calm, self.config.batch))
-        logits = self.clone(pairs(self.latents, rows, rng), self.table["kinematics"][rows])
+        logits = self.clone(self.noisy(rows, rng), self.table["kinematics"][rows])
         return -(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
 
     def risk_loss(self, rng: np.random.Generator) -> Tensor:
         """Binary cross-entropy at imagined moments of hypothetical drives (and at now, from the encoding)."""
         rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
-        context = pairs(self.latents, rows, rng)
-        chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), 8)))
+        context, k = self.noisy(rows, rng), self.config.candidates
+        chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), k)))
         index = torch.arange(len(rows))[:, None]
         horizon = self.config.horizon
         actions = self.table["candidate_action"][rows][index, chosen][:, :, :horizon]
@@ -125,20 +130,20 @@ class HeadTrainer:
         distances = self.table["candidate_distance"][rows][index, chosen][:, :, :horizon]
         labels = self.table["risk"][rows][index, chosen][:, :, :horizon]
         with torch.no_grad():
-            wide = context.repeat_interleave(8, dim=0)
-            start = self.table["speed"][rows].repeat_interleave(8)
+            wide = context.repeat_interleave(k, dim=0)
+            start = self.table["speed"][rows].repeat_interleave(k)
             imagined, _ = self.predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), start)
         features = imagined_kinematics(
-            self.table["kinematics"][rows][:, None].expand(-1, 8, -1), speeds, actions, distances
+            self.table["kinematics"][rows][:, None].expand(-1, k, -1), speeds, actions, distances
         )
-        now = context[:, None, None, 1].expand(-1, 8, horizon, -1, -1).flatten(0, 2)
+        now = context[:, None, None, 1].expand(-1, k, horizon, -1, -1).flatten(0, 2)
         logits = self.risk(torch.stack([now, imagined.flatten(0, 1)], dim=1), features.flatten(0, 2))
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.flatten(0, 2))
 
     def read_loss(self, rng: np.random.Generator) -> Tensor:
         """Probes for reports, on encoded latents."""
         rows = torch.from_numpy(rng.choice(self.rows, self.config.batch))
-        out = self.read(pairs(self.latents, rows, rng), torch.zeros(len(rows), 16))
+        out = self.read(self.noisy(rows, rng), torch.zeros(len(rows), 16))
         table = self.table
         present = table["lead_present"][rows]
         binary = ("lead_present", "red_light", "walker_ahead")

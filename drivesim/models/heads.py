@@ -32,10 +32,10 @@ class HeadConfig:
     """Sizes shared by the heads."""
 
     latent_size: int = 1024
-    rank: int = 48
+    rank: int = 24
     kinematic_width: int = 48
     hidden: int = 128
-    dropout: float = 0.1
+    dropout: float = 0.2
 
 
 class TwoTowers(nn.Module):

@@ -54,8 +54,10 @@ class LatentPlannerConfig:
     discount: float = 0.9
     progress_weight: float = 1.0
     progress_scale_m: float = 15.0
-    trust_weight: float = 0.25  # per (m/s2)^2 between a plan's first second and the policy's mean
-    brake_trust: float = 0.5  # the same where the plan is the gentler or faster one of the two sides
+    band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
+    trust_weight: float = 0.5  # per (m/s2)^2 that a plan's first second is faster than the band ...
+    brake_trust: float = 0.3  # ... and this share of it where it is slower
+    mean_weight: float = 0.03  # a light pull to the policy's mean everywhere
     comfort_weight: float = 0.01
     change_weight: float = 0.02
     disagreement_weight: float = 0.0
@@ -103,7 +105,7 @@ class LatentPlanner:
         previous, current = self.observe(observation)
         encoded = time.perf_counter()
         motion = kinematics(observation.ego, observation.route)
-        policy = self.model.accelerations(previous, current, motion)
+        policy = self.model.accelerations(previous, current, motion, "policy", self.config.band)
         wanted = self.proposals(policy)
         futures = drive_route(observation.ego.speed_mps, observation.route, wanted)
         costs, terms, disagreement = self.score(futures, observation, np.stack([previous, current]), motion, policy)
@@ -148,14 +150,14 @@ class LatentPlanner:
         weight = c.discount ** np.arange(c.steps)
         doubt_mean = np.asarray(doubt.numpy(), dtype=np.float64).mean(1)
         first = futures.actions[:, :2, 0].mean(1)
-        gap = first - policy[0]
+        faster, slower = np.maximum(first - policy[2], 0.0), np.maximum(policy[1] - first, 0.0)
         acceleration = futures.actions[..., 0]
         terms = {
             "collision": c.collision_weight * (risk[..., 0] * weight).sum(1),
             "near": c.near_weight * (risk[..., 1] * weight).sum(1),
             "red light": c.red_weight * risk[..., 2].sum(1),
             "progress": -c.progress_weight * futures.distances_m[:, -1] / c.progress_scale_m,
-            "trust": c.trust_weight * np.where(gap > 0.0, 1.0, c.brake_trust) * gap**2,
+            "trust": c.trust_weight * (faster**2 + c.brake_trust * slower**2) + c.mean_weight * (first - policy[0]) ** 2,
             "comfort": c.comfort_weight * (acceleration**2).sum(1)
             + c.change_weight * (np.diff(acceleration) ** 2).sum(1),
             "disagreement": c.disagreement_weight * doubt_mean,
