@@ -217,20 +217,13 @@ def mark_quads(network: RoadNetwork, keep: NDArray[np.bool_] | None = None) -> d
         first, count = int(network.mark_start[line]), int(network.mark_count[line])
         if count < 2:
             continue
-        if keep is not None and not keep[first : first + count].mean() >= 0.5:
-            continue
-        xy = network.mark_xyz_m[first : first + count, :2].astype(np.float64)
         kind = int(network.mark_kind[line])
         if kind not in (0, MARK_BROKEN, MARK_SOLID_SOLID, 4):
             continue
         width = max(float(network.mark_width_m[line]), 0.12)
         colour = 1 if network.mark_color[line] == COLOR_YELLOW else 0
         offsets = (-0.15, 0.15) if kind == MARK_SOLID_SOLID else (0.0,)
-        if kind == MARK_BROKEN:
-            xy_parts = _dashes(xy)
-        else:
-            xy_parts = [xy]
-        for part in xy_parts:
+        for part in _line_parts(network, first, count, keep, broken=kind == MARK_BROKEN):
             step = np.diff(part, axis=0)
             length = np.linalg.norm(step, axis=1, keepdims=True)
             sound = length[:, 0] > 1e-4
@@ -243,6 +236,19 @@ def mark_quads(network: RoadNetwork, keep: NDArray[np.bool_] | None = None) -> d
                 )
                 out[colour].append(quad[sound])
     return {c: np.concatenate(q) if q else np.zeros((0, 4, 2)) for c, q in out.items()}
+
+
+def _line_parts(
+    network: RoadNetwork, first: int, count: int, keep: NDArray[np.bool_] | None, *, broken: bool
+) -> list[NDArray[np.float64]]:
+    """The pieces of one line that are kept, cut into dashes where it is broken."""
+    xy = network.mark_xyz_m[first : first + count, :2].astype(np.float64)
+    runs = [xy]
+    if keep is not None:
+        kept = keep[first : first + count]
+        cuts = np.nonzero(np.diff(kept.astype(np.int8)))[0] + 1
+        runs = [run for run, on in zip(np.split(xy, cuts), np.split(kept, cuts), strict=True) if on[0] and len(run) > 1]
+    return [dash for run in runs for dash in _dashes(run)] if broken else runs
 
 
 def _dashes(xy: NDArray[np.float64], on_m: float = 3.0, off_m: float = 4.5) -> list[NDArray[np.float64]]:

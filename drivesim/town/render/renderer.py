@@ -14,7 +14,7 @@ from drivesim.town.render import visibility as vis
 from drivesim.town.render.appearance import Appearance, look_row, palette_of
 from drivesim.town.render.frames import render_views
 from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
-from drivesim.town.render.scene import CELL_M, Scene, load_scene
+from drivesim.town.render.scene import CELL_M, KIND_LAND, KIND_PROP, Scene, load_scene
 from drivesim.town.render.sky import detail_image, facade_atlas, sky_image
 from drivesim.town.render.visibility import Instances, Scratch, Slots
 from drivesim.town.roads import RoadNetwork
@@ -23,6 +23,8 @@ from drivesim.town.state import TownState
 Floats = NDArray[np.float64]
 OUTPUTS = ("rgb", "depth", "semantic", "instance")
 VIEW_M = 400.0
+LAND_FAR_PX = 90.0  # a chunk of land less than this in radius shows its coarse mesh
+PROP_FAR_PX = 3.0  # benches and bins less than this in radius are not drawn
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TownRenderer:
         self.network = network
         self.scene = load_scene(network, seed)
         self._static = staging.static_instances(self.scene)
+        self._static.far_px[self.scene.kind == KIND_LAND] = LAND_FAR_PX
+        self._static.far_px[self.scene.kind == KIND_PROP] = PROP_FAR_PX
         self._facade = facade_atlas()
         self._detail = detail_image(seed)
         self._rough = np.zeros(MATERIALS, np.uint8)

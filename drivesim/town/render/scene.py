@@ -20,7 +20,7 @@ from drivesim.town.render.terrain import build_land, deck_meshes, land_meshes
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.scenery import CITY, STYLES, SUBURB, Scenery, scenery
 
-SCENE_VERSION = 4
+SCENE_VERSION = 6
 CELL_M = 64.0
 KIND_LAND, KIND_HOUSE, KIND_TREE, KIND_LAMP, KIND_MAST, KIND_HEAD, KIND_SIGN, KIND_PROP = range(8)
 
@@ -202,7 +202,7 @@ def _stand(b: _Builder, s: Scenery, height_at) -> None:  # type: ignore[no-untyp
         b.put((row[0], row[1], float(z)), row[3], signs[int(row[4])], signs[int(row[4])], KIND_SIGN)
     props = [b.mesh(street.prop_mesh(k)) for k in range(5)]
     for row, z in zip(s.props, z_of(s.props), strict=True):
-        b.put((row[0], row[1], float(z)), row[3], props[int(row[4])], props[int(row[4])], KIND_PROP)
+        b.put((row[0], row[1], float(z)), row[3], props[int(row[4])], -1, KIND_PROP)
 
 
 def _finish(b: _Builder, meshes: Meshes, sphere: NDArray[np.float32], s: Scenery, model_mesh: NDArray[np.int32],

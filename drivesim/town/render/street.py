@@ -144,8 +144,7 @@ def far_tree_mesh(kind: int) -> Mesh:
         mesh.pole(0, 0, 1.1, 7.8, 1.7, (225, 225, 225), VEGETATION, sides=6, top_radius=0.04, kind=FOLIAGE)
     else:
         mesh.pole(0, 0, 0, 3.2, 0.2, (92, 70, 52), VEGETATION, sides=3)
-        mesh.blob((0.2, 0.1, 5.0), (1.75, 1.75, 1.5), (240, 240, 240), VEGETATION, FOLIAGE, rings=3, sides=5)
-        mesh.blob((-0.3, -0.2, 4.2), (1.9, 2.1, 1.2), (225, 225, 225), VEGETATION, FOLIAGE, rings=3, sides=6)
+        mesh.blob((0.0, 0.0, 4.6), (2.0, 2.0, 1.9), (236, 236, 236), VEGETATION, FOLIAGE, rings=3, sides=5)
     return mesh
 
 

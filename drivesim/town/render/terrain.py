@@ -18,7 +18,7 @@ from drivesim.town.roads import RoadNetwork
 Floats = NDArray[np.float64]
 CHUNK_M = 64.0
 MARGIN_M = 320.0
-FLAT_M, WILD_M = 0.03, 0.6  # how far the land may leave its cells: on roads, elsewhere and far away
+FLAT_M, WILD_M = 0.06, 0.6  # how far the land may leave its cells: on roads, elsewhere and far away
 DECK_M = 2.5  # a lane point that far above another one is on a bridge
 
 
