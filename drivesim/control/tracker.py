@@ -99,7 +99,9 @@ def control_for_action(
     return Control(steer, throttle, brake)
 
 
-def _path_errors(poses: Array, ego_xy: tuple[float, float], ego_yaw: float, preview_m: float) -> tuple[float, float, float]:
+def _path_errors(
+    poses: Array, ego_xy: tuple[float, float], ego_yaw: float, preview_m: float
+) -> tuple[float, float, float]:
     """Lateral error, heading error (left positive) and previewed curvature against a path of poses (n, 3)."""
     step = np.diff(poses[:, :2], axis=0)
     length = np.hypot(step[:, 0], step[:, 1])
@@ -120,11 +122,11 @@ def _path_errors(poses: Array, ego_xy: tuple[float, float], ego_yaw: float, prev
     gap = offset - along[:, None] * step
     k = int(np.argmin((gap**2).sum(1)))
     lateral = (step[k, 0] * offset[k, 1] - step[k, 1] * offset[k, 0]) / length[k]
-    s = np.concatenate([[0.0], np.cumsum(length)])
+    stations = np.concatenate([[0.0], np.cumsum(length)])
     curvature = np.diff(yaw) / length
-    here = s[k] + along[k] * length[k]
-    heading = float(np.interp(here, s, yaw))
-    ahead = min(int(np.searchsorted(s, here + preview_m, side="right")) - 1, len(curvature) - 1)
+    here = stations[k] + along[k] * length[k]
+    heading = float(np.interp(here, stations, yaw))
+    ahead = min(int(np.searchsorted(stations, here + preview_m, side="right")) - 1, len(curvature) - 1)
     return float(lateral), math.remainder(ego_yaw - heading, 2 * math.pi), float(curvature[max(ahead, 0)])
 
 

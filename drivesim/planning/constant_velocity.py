@@ -41,11 +41,11 @@ class ConstantVelocityPlanner:
         self.config = config or ConstantVelocityConfig()
         self._target_mps: float | None = None
 
-    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
+    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:  # noqa: ARG002
         """Forget the target speed."""
         self._target_mps = None
 
-    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
+    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:  # noqa: ARG002
         """Lane keeping at the target speed."""
         config, route = self.config, observation.route
         speed = max(observation.ego.speed_mps, 0.0)
@@ -59,7 +59,7 @@ class ConstantVelocityPlanner:
         poses = path.at(driven)
         start = np.clip((np.concatenate([[0.0], driven[:-1]]) / STEP_M).astype(np.int64), 0, len(path.poses) - 1)
         actions = np.column_stack([np.diff(speeds) / config.dt_s, path.curvature_1pm[start]])
-        times = config.dt_s * np.arange(1, config.steps + 1)
+        times = config.dt_s * np.arange(1, config.steps + 1, dtype=np.float64)
         return Plan(Trajectory(times, poses, speeds[1:]), actions, diagnostics={"target_mps": self._target_mps})
 
 
@@ -67,4 +67,4 @@ def _towards(speed_mps: float, target_mps: float, config: ConstantVelocityConfig
     """Speeds (steps + 1,) from now on, changing at no more than the configured acceleration."""
     change = config.acceleration_mps2 * config.dt_s * np.arange(config.steps + 1)
     sign = 1.0 if target_mps >= speed_mps else -1.0
-    return speed_mps + sign * np.minimum(change, abs(target_mps - speed_mps))
+    return np.asarray(speed_mps + sign * np.minimum(change, abs(target_mps - speed_mps)))

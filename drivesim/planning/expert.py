@@ -10,8 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.datatypes import (
-    ACTOR_VEHICLE, ACTOR_WALKER, LIGHT_GREEN, LIGHT_OFF, LIGHT_RED, CameraRig, Frame, Observation, Plan,
-    Scenario, Trajectory,
+    ACTOR_VEHICLE,
+    ACTOR_WALKER,
+    LIGHT_GREEN,
+    LIGHT_OFF,
+    LIGHT_RED,
+    CameraRig,
+    Frame,
+    Observation,
+    Plan,
+    Scenario,
+    Trajectory,
 )  # fmt: skip
 from drivesim.planning import idm
 from drivesim.planning.blockade import Blockade
@@ -60,7 +69,7 @@ class ExpertPlanner:
         self._blockade = Blockade()
         self._offset_m = self.config.lateral_offset_m
 
-    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
+    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:  # noqa: ARG002
         """Forget the last episode."""
         self.forget()
 
@@ -70,7 +79,7 @@ class ExpertPlanner:
         self._blockade = Blockade()
         self._offset_m = self.config.lateral_offset_m
 
-    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
+    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:  # noqa: ARG002
         """The best of the simulated ways to go on.
 
         Raises:
@@ -112,7 +121,7 @@ class ExpertPlanner:
         return everybody.only(keep & ~following)
 
     def _stop_line(self, frame: Frame, path: ReferencePath) -> tuple[float, bool]:
-        """Arc length of the path where the front bumper must stop (inf: nowhere), and whether a closed light is near."""
+        """Arc length of the path where the nose must stop (inf: nowhere), and whether a closed light is near."""
         lights, ego = frame.lights, frame.ego
         if len(lights.states) == 0 or self.config.ignore_red:
             return math.inf, False
@@ -190,30 +199,40 @@ class ExpertPlanner:
         safety = np.empty((len(candidates), 4))
         idm.closest(rolled, path.poses, everybody.poses, everybody.half_size_m, walker, driver, safety)
         terms = self._costs(rolled, safety, stop_s - driver[idm.FRONT], offset_m)
-        total = sum(terms.values())
+        total = np.sum(list(terms.values()), axis=0)
         k = int(np.argmin(total))
-        return float(total[k]), _plan_of(path, rolled[k], {name: float(cost[k]) for name, cost in terms.items()}, offset_m)
+        return float(total[k]), _plan_of(
+            path, rolled[k], {name: float(cost[k]) for name, cost in terms.items()}, offset_m
+        )
 
     def _candidates(self) -> Array:
         """Speed factors, reactive or giving way, gentle or not, and three ways to brake."""
         hardest = self.config.max_brake
         gives_way = (0.0, 1.0) if self.config.careful else (0.0,)
         brakes = (min(3.5, hardest), hardest)
-        rows = [(factor, yields, brake) for factor in (1.0, 0.75, 0.5, 0.25) for yields in gives_way for brake in brakes]
+        rows = [
+            (factor, yields, brake) for factor in (1.0, 0.75, 0.5, 0.25) for yields in gives_way for brake in brakes
+        ]
         rows += [(0.0, 0.0, brake) for brake in (min(2.0, hardest), min(4.5, hardest), hardest)]
         return np.array(rows)
 
-    def _speed_caps(self, frame: Frame, path: ReferencePath, everybody: Forecast, occupied: Array, driver: Array) -> Array:
+    def _speed_caps(
+        self, frame: Frame, path: ReferencePath, everybody: Forecast, occupied: Array, driver: Array
+    ) -> Array:
         """Highest speed (m,) along the path: limit, curves, care beside walkers and parked cars, braked for in time."""
         config = self.config
         limits = np.asarray(frame.route.speed_limit_mps, dtype=np.float64)
-        limit = limits[np.clip(path.route_s_m.astype(np.int64), 0, len(limits) - 1)] if len(limits) else np.full(len(path.poses), 8.0)
+        limit = (
+            limits[np.clip(path.route_s_m.astype(np.int64), 0, len(limits) - 1)]
+            if len(limits)
+            else np.full(len(path.poses), 8.0)
+        )
         bend = np.sqrt(config.lateral_acceleration_mps2 / np.maximum(np.abs(path.curvature_1pm), 1e-3))
         caps = np.minimum(limit, bend) * config.speed_factor
         if config.careful:
             slow = (everybody.speed_mps < 0.3) | (np.abs(everybody.poses[:, 0, 2]) < 0.5)
             for n in np.flatnonzero((everybody.kinds == ACTOR_WALKER) | slow):
-                self._care_beside(n, path, everybody, occupied, driver, caps)
+                self._care_beside(int(n), path, everybody, occupied, driver, caps)
         squares = caps**2 + 2.0 * 2.0 * path.s_m  # what braking at 2 m/s2 allows before each place
         return np.sqrt(np.minimum.accumulate(squares[::-1])[::-1] - 2.0 * 2.0 * path.s_m)
 
@@ -264,7 +283,7 @@ def _plan_of(path: ReferencePath, rolled: Array, terms: dict[str, float], offset
     index = np.clip((start / STEP_M).astype(np.int64), 0, len(path.poses) - 1)
     curvature = np.where(length > 0.1, turn / np.maximum(length, 0.1), path.curvature_1pm[index])
     actions = np.column_stack([rolled[:PLAN_STEPS, 2], curvature])
-    times = DT_S * np.arange(1, PLAN_STEPS + 1)
+    times = DT_S * np.arange(1, PLAN_STEPS + 1, dtype=np.float64)
     return Plan(Trajectory(times, poses, v), actions, cost_terms=terms, diagnostics={"offset_m": offset_m})
 
 

@@ -101,7 +101,7 @@ def _red_stop_distance(frame: Frame, poses: Array, half_length_m: Array) -> Arra
     ahead, aside = c * dx + s * dy - half_length_m[:, None], c * dy - s * dx
     aligned = np.cos(line[None, :, 2] - poses[:, None, 2]) > 0.85
     hit = aligned & (np.abs(aside) < 1.8) & (ahead > -1.0) & (ahead < 40.0)
-    return np.min(np.where(hit, np.maximum(ahead, 0.0), np.inf), axis=1)
+    return np.asarray(np.where(hit, np.maximum(ahead, 0.0), np.inf).min(axis=1))
 
 
 @njit(cache=True, error_model="numpy")
@@ -119,7 +119,7 @@ def _beside_route(rows: np.ndarray, x: float, y: float) -> tuple[float, float, f
 
 @njit(cache=True, error_model="numpy")
 def _place_beside(rows: np.ndarray, at: float, offset: float, out: np.ndarray) -> None:
-    k = min(max(int(math.floor(at)), 0), len(rows) - 1)
+    k = min(max(math.floor(at), 0), len(rows) - 1)
     c, s = math.cos(rows[k, 2]), math.sin(rows[k, 2])
     rest = at - k
     out[0] = rows[k, 0] + rest * c - offset * s

@@ -62,7 +62,7 @@ def _idm(v: float, wanted: float, gap: float, lead: float, minimum: float, drive
     dynamic = v * driver[HEADWAY] + v * (v - lead) / (2.0 * math.sqrt(a * b))
     desired = minimum + max(dynamic, 0.0)
     free = 1.0 - (v / max(wanted, 0.1)) ** 4
-    return a * (max(free, -b / a) - (desired / max(gap, 0.1)) ** 2)
+    return float(a * (max(free, -b / a) - (desired / max(gap, 0.1)) ** 2))
 
 
 @njit(cache=True, error_model="numpy")
@@ -127,7 +127,16 @@ def rollout(
 
 @njit(cache=True, error_model="numpy")
 def _box_gap(
-    x: float, y: float, yaw: float, half_l: float, half_w: float, ox: float, oy: float, oyaw: float, ol: float, ow: float
+    x: float,
+    y: float,
+    yaw: float,
+    half_l: float,
+    half_w: float,
+    ox: float,
+    oy: float,
+    oyaw: float,
+    ol: float,
+    ow: float,
 ) -> float:
     """Separation along the best separating axis (see `drivesim.geometry.box.boxes_gap`)."""
     dx, dy = ox - x, oy - y
@@ -135,7 +144,9 @@ def _box_gap(
     ca, sa = math.cos(yaw), math.sin(yaw)
     gap = max(abs(dx * ca + dy * sa) - half_l - ol * c - ow * s, abs(dy * ca - dx * sa) - half_w - ol * s - ow * c)
     cb, sb = math.cos(oyaw), math.sin(oyaw)
-    other = max(abs(dx * cb + dy * sb) - ol - half_l * c - half_w * s, abs(dy * cb - dx * sb) - ow - half_l * s - half_w * c)
+    other = max(
+        abs(dx * cb + dy * sb) - ol - half_l * c - half_w * s, abs(dy * cb - dx * sb) - ow - half_l * s - half_w * c
+    )
     return max(gap, other)
 
 

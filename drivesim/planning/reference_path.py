@@ -35,7 +35,7 @@ class ReferencePath:
     @property
     def s_m(self) -> Array:
         """(n,) distance driven at each pose."""
-        return np.arange(len(self.poses)) * STEP_M
+        return STEP_M * np.arange(len(self.poses), dtype=np.float64)
 
     def at(self, s_m: Array) -> Array:
         """Poses (..., 3) at driven distances; straight on beyond the end."""
@@ -103,7 +103,7 @@ def _drive(
 
 @dataclass(frozen=True)
 class SampledRoute:
-    """A route line resampled for `_drive`: rows (m, 4) x, y, heading, curvature every 1 m, and the ego's place on it."""
+    """A route line for `_drive`: rows (m, 4) x, y, heading, curvature every 1 m, and the ego's place on it."""
 
     rows: Array
     start_s_m: float

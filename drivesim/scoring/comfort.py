@@ -59,7 +59,9 @@ def savitzky_golay(values: Array, window: int, order: int, derivative: int = 0, 
     return result / dt_s**derivative
 
 
-def signals(times_us: NDArray[np.int64], speed_mps: Array, yaw_rad: Array, rear_axle_to_center_m: float) -> dict[str, Array]:
+def signals(
+    times_us: NDArray[np.int64], speed_mps: Array, yaw_rad: Array, rear_axle_to_center_m: float
+) -> dict[str, Array]:
     """The six comfort signals (t,) on a grid of 0.1 s."""
     seconds = (times_us - times_us[0]) * 1e-6
     grid = np.arange(0.0, seconds[-1] + 1e-9, PERIOD_S)

@@ -71,7 +71,9 @@ def judge(episode: Episode, criteria: Criteria = DEFAULT_CRITERIA) -> Verdict:
     counts = {kind: float(sum(event.kind == kind for event in events)) for kind in KINDS}
     outside_m, driven_m = outside_lanes(episode, criteria)
     percent = 100.0 * min(outside_m / driven_m, 1.0) if driven_m > 0.5 else 0.0
-    return Verdict(InfractionCounts(counts, percent), route_completion(episode, criteria), tuple(events), outside_m, driven_m)
+    return Verdict(
+        InfractionCounts(counts, percent), route_completion(episode, criteria), tuple(events), outside_m, driven_m
+    )
 
 
 def centers(episode: Episode) -> Array:
@@ -145,7 +147,16 @@ def red_lights(episode: Episode, criteria: Criteria = DEFAULT_CRITERIA) -> list[
             continue
         last = line
         x, y = episode.stop_pose[line, :2]
-        events.append(Event("red_light", int(episode.times_us[tick]), float(x), float(y), line, text=f"ran a red light (line {line})"))
+        events.append(
+            Event(
+                "red_light",
+                int(episode.times_us[tick]),
+                float(x),
+                float(y),
+                line,
+                text=f"ran a red light (line {line})",
+            )
+        )
     return events
 
 
@@ -161,7 +172,9 @@ def _tail_crossings(episode: Episode, criteria: Criteria) -> tuple[NDArray[np.bo
     across = np.stack([-along[:, 1], along[:, 0]], axis=1)
     ahead_close = ((close[:, None] - stop) * along).sum(-1)
     ahead_far = ((far[:, None] - stop) * along).sum(-1)
-    share = np.clip(ahead_close / np.where(np.abs(ahead_close - ahead_far) < 1e-9, 1e-9, ahead_close - ahead_far), 0.0, 1.0)
+    share = np.clip(
+        ahead_close / np.where(np.abs(ahead_close - ahead_far) < 1e-9, 1e-9, ahead_close - ahead_far), 0.0, 1.0
+    )
     point = close[:, None] + share[..., None] * (far - close)[:, None]
     aside = ((point - stop) * across).sum(-1)
     reach = criteria.stop_line_reach * episode.stop_half_width_m
@@ -178,8 +191,12 @@ def outside_lanes(episode: Episode, criteria: Criteria = DEFAULT_CRITERIA) -> tu
     moved = np.hypot(*np.diff(middle, axis=0).T)
     line = Polyline.from_points(episode.route_points)
     stations, offset = project_along(line, middle, episode.progress_m + episode.ego_size_m[2])
-    half = np.interp(stations, np.linspace(0.0, line.length_m, len(episode.route_half_width_m)), episode.route_half_width_m)
-    within = (stations > 1e-6) & (stations < line.length_m - 1e-6)  # before the start and behind the goal nothing is known
+    half = np.interp(
+        stations, np.linspace(0.0, line.length_m, len(episode.route_half_width_m)), episode.route_half_width_m
+    )
+    within = (stations > 1e-6) & (
+        stations < line.length_m - 1e-6
+    )  # before the start and behind the goal nothing is known
     outside = within & (np.abs(offset) > half + criteria.outside_margin_m)
     return float(moved[outside[1:]].sum()), float(moved.sum())
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 # event -> factor per occurrence of Leaderboard 1.0 and 2.0
 FACTORS: Mapping[str, Mapping[str, float]] = {
     "1.0": {
-        "collision_walker": 0.50, "collision_vehicle": 0.60, "collision_static": 0.65, "red_light": 0.70, "stop_sign": 0.80,
+        "collision_walker": 0.50, "collision_vehicle": 0.60, "collision_static": 0.65, "red_light": 0.70,
+        "stop_sign": 0.80,
     },
     "2.0": {
-        "collision_walker": 0.50, "collision_vehicle": 0.60, "collision_static": 0.65, "red_light": 0.70, "stop_sign": 0.80,
+        "collision_walker": 0.50, "collision_vehicle": 0.60, "collision_static": 0.65, "red_light": 0.70,
+        "stop_sign": 0.80,
         "scenario_timeout": 0.70, "yield_emergency": 0.70,
     },
 }  # fmt: skip

@@ -18,7 +18,13 @@ from drivesim.scoring.statistics import bootstrap_mean, paired_difference, wilso
 
 Key = tuple[str, str, int]  # scenario id, planner, seed
 
-BEST = {"driving_score": 100.0, "driving_score_2_0": 100.0, "driving_score_1_0": 100.0, "route_completion": 100.0, "success": 1.0}
+BEST = {
+    "driving_score": 100.0,
+    "driving_score_2_0": 100.0,
+    "driving_score_1_0": 100.0,
+    "route_completion": 100.0,
+    "success": 1.0,
+}
 RATES = {"success": "success_rate"}
 UPPER = "_if_missing_were_best"
 
@@ -38,7 +44,9 @@ def scorecard(suite: str, outcomes: Iterable[Outcome], planned: Sequence[Key], s
     missing = tuple(key for key in dict.fromkeys(planned) if key not in table)
     names = dict.fromkeys([planner for _, planner, _ in planned] + [o.planner for o in table.values()])
     planners = {
-        name: _estimates([o for o in table.values() if o.planner == name], [key for key in missing if key[1] == name], seed)
+        name: _estimates(
+            [o for o in table.values() if o.planner == name], [key for key in missing if key[1] == name], seed
+        )
         for name in names
     }
     return Scorecard(suite, planners, tuple(table.values()), missing)
@@ -63,7 +71,9 @@ def _estimates(outcomes: list[Outcome], missing: list[Key], seed: int) -> dict[s
 def _estimate(name: str, known: list[tuple[str, float]], seed: int) -> Estimate:
     if name in RATES:
         return wilson(round(sum(value for _, value in known)), len(known))
-    return bootstrap_mean([value for _, value in known], [scenario for scenario, _ in known], np.random.default_rng(seed))
+    return bootstrap_mean(
+        [value for _, value in known], [scenario for scenario, _ in known], np.random.default_rng(seed)
+    )
 
 
 def _estimate_json(estimate: Estimate) -> dict[str, Any]:

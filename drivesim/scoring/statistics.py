@@ -16,8 +16,10 @@ DRAWS = 4000
 Z_95 = 1.959963984540054
 
 
-def bootstrap_mean(values: Sequence[float], clusters: Sequence[Hashable], rng: np.random.Generator, draws: int = DRAWS) -> Estimate:
-    """The mean of values with a 95 % percentile interval; whole clusters (scenarios) are drawn, all their seeds at once.
+def bootstrap_mean(
+    values: Sequence[float], clusters: Sequence[Hashable], rng: np.random.Generator, draws: int = DRAWS
+) -> Estimate:
+    """The mean of values with a 95 % percentile interval; whole clusters (scenarios) are drawn, with all their seeds.
 
     Raises:
         ValueError: no values, or as many clusters as values are not given.

@@ -141,7 +141,9 @@ class TestBoxes:
         c, s = math.cos(turn), math.sin(turn)
 
         def moved(pose: np.ndarray) -> np.ndarray:
-            return np.stack([c * pose[:, 0] - s * pose[:, 1] + 3, s * pose[:, 0] + c * pose[:, 1] - 8, pose[:, 2] + turn], 1)
+            return np.stack(
+                [c * pose[:, 0] - s * pose[:, 1] + 3, s * pose[:, 0] + c * pose[:, 1] - 8, pose[:, 2] + turn], 1
+            )
 
         assert np.allclose(gap, boxes_gap(moved(a), size_a, moved(b), size_b))
 

@@ -1,6 +1,7 @@
 """Laws of the score: it is the same in the mirror, never rises with a stricter rule, and a parked car gets nothing."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,24 +35,41 @@ def wild_drive(seed: int, moving: bool = True) -> Episode:
     hits = rng.choice(ticks, 4, replace=False)
     events = tuple(Event(kinds[k % 3], int(t) * 50_000, ego[t, 0], ego[t, 1], k - 1) for k, t in enumerate(hits))
     return Episode(
-        scenario=Scenario("wild-v1", "Drivetown", "", (Waypoint(0, 0), Waypoint(1, 0)), 30.0), planner="test", seed=seed,
-        end=EndReason.TIMEOUT, times_us=np.arange(ticks, dtype=np.int64) * 50_000, ego=ego, controls=np.zeros((ticks, 3)),
-        route_points=route, route_half_width_m=np.full(route_m + 1, 1.75), progress_m=s, actor_tick=np.zeros(0, np.int32),
-        actor_id=np.zeros(0, np.int64), actor_kind=np.zeros(0, np.uint8), actor_pose=np.zeros((0, 3), np.float32),
-        actor_size=np.zeros((0, 2), np.float32), light_tick=np.array([0, 250], np.int32),
+        scenario=Scenario("wild-v1", "Drivetown", "", (Waypoint(0, 0), Waypoint(1, 0)), 30.0),
+        planner="test",
+        seed=seed,
+        end=EndReason.TIMEOUT,
+        times_us=np.arange(ticks, dtype=np.int64) * 50_000,
+        ego=ego,
+        controls=np.zeros((ticks, 3)),
+        route_points=route,
+        route_half_width_m=np.full(route_m + 1, 1.75),
+        progress_m=s,
+        actor_tick=np.zeros(0, np.int32),
+        actor_id=np.zeros(0, np.int64),
+        actor_kind=np.zeros(0, np.uint8),
+        actor_pose=np.zeros((0, 3), np.float32),
+        actor_size=np.zeros((0, 2), np.float32),
+        light_tick=np.array([0, 250], np.int32),
         light_state=np.array([[LIGHT_RED, LIGHT_GREEN, LIGHT_RED], [LIGHT_RED, LIGHT_RED, LIGHT_RED]], np.uint8),
-        stop_pose=stops, stop_half_width_m=np.full(3, 1.75), ego_size_m=(4.79, 2.16, 1.44), events=events,
-    )  # fmt: skip
+        stop_pose=stops,
+        stop_half_width_m=np.full(3, 1.75),
+        ego_size_m=(4.79, 2.16, 1.44),
+        events=events,
+    )
 
 
 def mirrored(episode: Episode) -> Episode:
     """The same drive in a world with left and right swapped."""
     flip, stop_flip = np.array([1.0, -1.0]), np.array([1.0, -1.0, 1.0, -1.0])
     return replace(
-        episode, ego=episode.ego * [1, -1, 1, -1, 1, 1, -1, -1], controls=episode.controls * [-1, 1, 1],
-        route_points=episode.route_points * flip, stop_pose=episode.stop_pose * stop_flip,
+        episode,
+        ego=episode.ego * [1, -1, 1, -1, 1, 1, -1, -1],
+        controls=episode.controls * [-1, 1, 1],
+        route_points=episode.route_points * flip,
+        stop_pose=episode.stop_pose * stop_flip,
         events=tuple(replace(event, y_m=-event.y_m) for event in episode.events),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -67,11 +85,15 @@ def test_a_mirrored_world_gets_the_same_score(seed: int) -> None:
 @pytest.mark.parametrize(
     "strict",
     [
-        Criteria(outside_margin_m=0.2), Criteria(outside_margin_m=0.0), Criteria(collision_same_place_m=1.0),
-        Criteria(collision_same_actor_s=0.5), Criteria(collision_min_speed_mps=0.0), Criteria(stop_line_reach=2.0),
+        Criteria(outside_margin_m=0.2),
+        Criteria(outside_margin_m=0.0),
+        Criteria(collision_same_place_m=1.0),
+        Criteria(collision_same_actor_s=0.5),
+        Criteria(collision_min_speed_mps=0.0),
+        Criteria(stop_line_reach=2.0),
         Criteria(complete_within_m=1.0),
     ],
-)  # fmt: skip
+)
 def test_a_stricter_threshold_never_raises_the_score(seed: int, strict: Criteria) -> None:
     episode = wild_drive(seed)
     for version in VERSIONS:
@@ -85,7 +107,12 @@ def test_a_stricter_threshold_never_raises_the_score(seed: int, strict: Criteria
 @pytest.mark.parametrize("seed", range(4))
 def test_tighter_comfort_bounds_never_raise_comfort(seed: int) -> None:
     episode, base = wild_drive(seed), comfort(wild_drive(seed))
-    for name, value in (("lateral_mps2", 2.0), ("jerk_mps3", 3.0), ("max_longitudinal_mps2", 1.0), ("yaw_rate_radps", 0.1)):
+    for name, value in (
+        ("lateral_mps2", 2.0),
+        ("jerk_mps3", 3.0),
+        ("max_longitudinal_mps2", 1.0),
+        ("yaw_rate_radps", 0.1),
+    ):
         tight = comfort(episode, ComfortBounds(**{name: value}))
         assert tight is not None and base is not None and tight <= base
 
@@ -122,4 +149,4 @@ def test_more_of_the_route_is_never_worth_less() -> None:
         .route_completion_percent
         for k in range(1, 500, 25)
     ]  # fmt: skip
-    assert all(b >= a for a, b in zip(completion, completion[1:], strict=False))
+    assert all(b >= a for a, b in pairwise(completion))

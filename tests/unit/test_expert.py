@@ -4,8 +4,20 @@ import numpy as np
 import pytest
 
 from drivesim.datatypes import (
-    ACTOR_PROP, ACTOR_VEHICLE, ACTOR_WALKER, LIGHT_GREEN, LIGHT_RED, LIGHT_YELLOW, ActorStates, EgoState, Frame,
-    LightStates, RouteAhead, Scenario, Waypoint, default_rig,
+    ACTOR_PROP,
+    ACTOR_VEHICLE,
+    ACTOR_WALKER,
+    LIGHT_GREEN,
+    LIGHT_RED,
+    LIGHT_YELLOW,
+    ActorStates,
+    EgoState,
+    Frame,
+    LightStates,
+    RouteAhead,
+    Scenario,
+    Waypoint,
+    default_rig,
 )  # fmt: skip
 from drivesim.planning.blockade import Blockade
 from drivesim.planning.constant_velocity import ConstantVelocityPlanner
@@ -24,10 +36,12 @@ def actors_of(*rows: Actor) -> ActorStates:
         return ActorStates.empty()
     sizes = {ACTOR_VEHICLE: (4.6, 1.9, 1.5), ACTOR_WALKER: (0.5, 0.5, 1.8), ACTOR_PROP: (1.0, 1.0, 1.0)}
     return ActorStates(
-        ids=np.arange(len(rows), dtype=np.int64), kinds=np.array([row[0] for row in rows], np.uint8),
-        pose=np.array([(row[1], row[2], 0.0, row[3]) for row in rows]), size_m=np.array([sizes[row[0]] for row in rows]),
+        ids=np.arange(len(rows), dtype=np.int64),
+        kinds=np.array([row[0] for row in rows], np.uint8),
+        pose=np.array([(row[1], row[2], 0.0, row[3]) for row in rows]),
+        size_m=np.array([sizes[row[0]] for row in rows]),
         velocity_mps=np.array([row[4:6] for row in rows]),
-    )  # fmt: skip
+    )
 
 
 def frame_of(

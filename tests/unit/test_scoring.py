@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from drivesim.datatypes import (
-    LIGHT_GREEN, LIGHT_RED, EndReason, Episode, Event, Measure, Outcome, Scenario, Waypoint,
+    LIGHT_GREEN,
+    LIGHT_RED,
+    EndReason,
+    Episode,
+    Event,
+    Measure,
+    Outcome,
+    Scenario,
+    Waypoint,
 )  # fmt: skip
 from drivesim.scoring.comfort import comfort, savitzky_golay, signals
 from drivesim.scoring.infractions import judge
@@ -31,14 +39,29 @@ def straight(
     states = np.zeros((0, 0), np.uint8) if stop_x is None else np.array([[state] for _, state in light], np.uint8)
     light_ticks = np.zeros(0, np.int32) if stop_x is None else np.array([tick for tick, _ in light], np.int32)
     return Episode(
-        scenario=Scenario("straight-v1", "Drivetown", "", (Waypoint(0, 0), Waypoint(route_m, 0)), 60.0), planner="test",
-        seed=0, end=end, times_us=(t * 1e6).round().astype(np.int64), ego=ego, controls=np.zeros((ticks, 3)),
-        route_points=np.column_stack([np.arange(rows), np.zeros(rows)]).astype(float), route_half_width_m=np.full(rows, 1.75),
-        progress_m=np.clip(speed * t, 0, route_m), actor_tick=np.zeros(0, np.int32), actor_id=np.zeros(0, np.int64),
-        actor_kind=np.zeros(0, np.uint8), actor_pose=np.zeros((0, 3), np.float32), actor_size=np.zeros((0, 2), np.float32),
-        light_tick=light_ticks, light_state=states, stop_pose=stops, stop_half_width_m=np.full(len(stops), 1.75),
-        ego_size_m=(4.79, 2.16, 1.44), events=events, latencies_ms={"plan_ms": np.array([1.0, 2.0, 3.0])},
-    )  # fmt: skip
+        scenario=Scenario("straight-v1", "Drivetown", "", (Waypoint(0, 0), Waypoint(route_m, 0)), 60.0),
+        planner="test",
+        seed=0,
+        end=end,
+        times_us=(t * 1e6).round().astype(np.int64),
+        ego=ego,
+        controls=np.zeros((ticks, 3)),
+        route_points=np.column_stack([np.arange(rows), np.zeros(rows)]).astype(float),
+        route_half_width_m=np.full(rows, 1.75),
+        progress_m=np.clip(speed * t, 0, route_m),
+        actor_tick=np.zeros(0, np.int32),
+        actor_id=np.zeros(0, np.int64),
+        actor_kind=np.zeros(0, np.uint8),
+        actor_pose=np.zeros((0, 3), np.float32),
+        actor_size=np.zeros((0, 2), np.float32),
+        light_tick=light_ticks,
+        light_state=states,
+        stop_pose=stops,
+        stop_half_width_m=np.full(len(stops), 1.75),
+        ego_size_m=(4.79, 2.16, 1.44),
+        events=events,
+        latencies_ms={"plan_ms": np.array([1.0, 2.0, 3.0])},
+    )
 
 
 def hit(kind: str, second: float, x: float, other: int) -> Event:
@@ -86,10 +109,12 @@ class TestLeaderboard:
 class TestCollisions:
     def test_the_same_place_or_the_same_actor_counts_once(self) -> None:
         events = (
-            hit("collision_vehicle", 2.0, 10.0, 7), hit("collision_vehicle", 2.5, 12.5, 8),  # within 5 m of the first
+            hit("collision_vehicle", 2.0, 10.0, 7),
+            hit("collision_vehicle", 2.5, 12.5, 8),  # within 5 m of the first
             hit("collision_vehicle", 4.0, 20.0, 7),  # the same actor within 5 s
-            hit("collision_vehicle", 8.0, 40.0, 7), hit("collision_walker", 12.0, 60.0, 9),
-        )  # fmt: skip
+            hit("collision_vehicle", 8.0, 40.0, 7),
+            hit("collision_walker", 12.0, 60.0, 9),
+        )
         counts = judge(straight(events=events)).counts.counts
         assert counts["collision_vehicle"] == 2
         assert counts["collision_walker"] == 1
