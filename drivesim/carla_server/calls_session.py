@@ -124,6 +124,7 @@ def session_calls(server: CarlaServer) -> dict[str, Call]:
         "set_episode_settings": Call(VALUE, calls.set_episode_settings),
         "tick_cue": Call(VALUE, calls.tick_cue, peer=True),
         "apply_batch": Call(BARE, calls.apply_batch, peer=True),
+        "drivesim_state": Call(VALUE, lambda: server.simulation.episode.town.state.to_bytes(), note="not CARLA's"),
         "is_traffic_manager_running": Call(VALUE, calls.is_traffic_manager_running),
         "get_traffic_manager_running": Call(VALUE, calls.get_traffic_manager_running),
         "add_traffic_manager_running": Call(VALUE, calls.add_traffic_manager_running, peer=True),

@@ -8,7 +8,9 @@ for ever. Two cures, both on this side of the wire:
   back until that call lies at least `GUARD_S` in the past. Stepping and rendering go on meanwhile, so that a tick that
   takes longer anyway pays nothing;
 - the watchdog: after an answered tick the TM must ask for the vehicles' light states. If it does not within `KICK_S`,
-  its own rpc port is told to leave and enter synchronous mode, which wakes the thread into its normal step.
+  its own rpc port is told to leave and enter synchronous mode, which wakes the thread into its normal step. Before, it
+  is asked for a sign of life and given `GRACE_S` more: a client that is merely starved or stopped is not kicked, since
+  a kick in the middle of a step could make it step twice.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 GUARD_S = 0.0015
 BUSY_LIMIT_S = 0.1
 KICK_S = 0.5
-KICK_TIMEOUT_S = 2.0
+GRACE_S = 0.15
+KICK_TIMEOUT_S = 5.0
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Manager:
     idle_since_s: float = 0.0
     steps: int = 0  # light-state calls so far
     expected_by_s: float | None = None
+    watched: bool = False  # the watchdog's thread is at it
     kicking: bool = False
     held: list[tuple[Deferred, Any]] = field(default_factory=list)
 
@@ -125,48 +129,68 @@ class TrafficManagers:
             manager.expected_by_s = time.monotonic() + KICK_S
 
     def watch(self) -> None:
-        """Kick every TM whose step is overdue; call a few times per second."""
+        """See to every TM whose step is overdue; call a few times per second."""
         now_s = time.monotonic()
         for manager in self._managers.values():
-            if manager.expected_by_s is not None and manager.expected_by_s < now_s:
-                manager.expected_by_s = None
-                self._kick(manager)
+            if manager.expected_by_s is not None and manager.expected_by_s < now_s and not manager.watched:
+                manager.watched = True
+                arguments = (manager, manager.steps, manager.peer.host, tuple(manager.endpoints))
+                threading.Thread(target=self._rouse, args=arguments, name="rouse-manager", daemon=True).start()
 
-    def _kick(self, manager: Manager) -> None:
-        self.kicks += 1
-        manager.kicking = True
-        hosts = (manager.peer.host, *manager.endpoints.values())
-        targets = [(host, port) for port in manager.endpoints for host in dict.fromkeys(hosts) if host]
-        log.warning("a Traffic Manager missed its wake-up: waking it again (%s)", targets)
+    def _rouse(self, manager: Manager, steps: int, host: str, ports: tuple[int, ...]) -> None:
+        """Kick the TMs of one connection, unless they step by themselves; runs on a thread of its own."""
+        for port in ports:
+            wake(host, port, lambda: self._kick_is_due(manager, steps))
+        self._post(lambda: self._release(manager))
 
-        def work() -> None:
-            for port in {port for _, port in targets}:
-                wake(next(host for host, p in targets if p == port), port)
-            self._post(lambda: self._release(manager))
+    def _kick_is_due(self, manager: Manager, steps: int) -> bool:
+        """Decide on the reactor's thread, where the TM's calls arrive; from then on its next step is held."""
+        decided = threading.Event()
 
-        threading.Thread(target=work, name="traffic-manager-kick", daemon=True).start()
+        def decide() -> None:
+            alive = manager.peer.connection.open and bool(manager.endpoints)
+            manager.kicking = alive and manager.expected_by_s is not None and manager.steps == steps
+            if manager.kicking:
+                self.kicks += 1
+                log.warning("a Traffic Manager missed its wake-up: waking it again")
+            decided.set()
+
+        self._post(decide)
+        return decided.wait(KICK_TIMEOUT_S) and manager.kicking
 
     def _release(self, manager: Manager) -> None:
-        manager.kicking = False
+        if manager.expected_by_s is not None:  # one that gave no sign of life is tried again, but not at once
+            manager.expected_by_s = None if manager.kicking else time.monotonic() + KICK_TIMEOUT_S / 5.0
+        manager.kicking = manager.watched = False
         held, manager.held = manager.held, []
         for deferred, value in held:
             deferred.reply(value)
 
 
-def wake(host: str, port: int) -> bool:
-    """Make a TM's rpc server leave and enter synchronous mode; False where it does not answer."""
+def wake(host: str, port: int, due: Callable[[], bool]) -> bool:
+    """Make a TM's rpc server leave and enter synchronous mode, if after a sign of life that is still `due`.
+
+    Returns:
+        False where nothing was done: it does not answer, or it stepped by itself.
+    """
     try:
         with socket.create_connection((host, port), KICK_TIMEOUT_S) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unpacker = msgpack.Unpacker(max_buffer_size=1 << 16)
-            for message_id, synchronous in enumerate((False, True)):
-                sock.sendall(msgpack.packb([0, message_id, "set_synchronous_mode", [synchronous]]))
-                if not _answered(sock, unpacker):
-                    return False
+            if not _asked(sock, unpacker, "health_check_remote_TM", []):
+                return False
+            time.sleep(GRACE_S)
+            if not due():
+                return False
+            return all(_asked(sock, unpacker, "set_synchronous_mode", [mode]) for mode in (False, True))
     except (OSError, ValueError):
         log.warning("the Traffic Manager at %s:%d does not answer", host, port)
         return False
-    return True
+
+
+def _asked(sock: socket.socket, unpacker: Any, method: str, arguments: list[Any]) -> bool:
+    sock.sendall(msgpack.packb([0, 1, method, arguments]))
+    return _answered(sock, unpacker)
 
 
 def _answered(sock: socket.socket, unpacker: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -49,8 +48,9 @@ class Simulation:
         self._seed = seed
         self._capacity = capacity
         self._episodes = 0
-        self._renderers: OrderedDict[str, Any] = OrderedDict()
+        self._renderers: dict[str, Any] = {}
         self._scenery: dict[str, NDArray[np.float64]] = {}
+        self._navigation: dict[str, NavigationFile] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
         self._unseen = 0
         hub.on_subscribed = self._subscribed
@@ -107,7 +107,6 @@ class Simulation:
 
     def _start(self) -> None:
         """Make what goes with the new episode, and tell all listeners at once."""
-        self._navigation: NavigationFile | None = None
         self.observer = WorldObserver(self.episode)
         self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter)
         self._unseen = MAP_CHANGE_SNAPSHOTS
@@ -117,8 +116,7 @@ class Simulation:
     def _solids(self, network: RoadNetwork, key: str) -> NDArray[np.float64]:
         """The boxes of the town's scenery, kept for reloads."""
         if key not in self._scenery:
-            if len(self._scenery) >= KEPT_SCENERIES:
-                self._scenery.pop(next(iter(self._scenery)))
+            _make_room(self._scenery, KEPT_SCENERIES)
             self._scenery[key] = np.asarray(scenery(network, self._seed).solids, np.float64)
         return self._scenery[key]
 
@@ -126,20 +124,25 @@ class Simulation:
         """The renderer of the present map; made on first use, because a scene takes a while to bake."""
         from drivesim.town.render import TownRenderer
 
-        key = f"{self.episode.map_name} {hash(self.episode.opendrive)}"
+        key = self._map_key
         if key not in self._renderers:
+            _make_room(self._renderers, KEPT_RENDERERS)
             self._renderers[key] = TownRenderer(self.episode.town.network, seed=self._seed)
-            if len(self._renderers) > KEPT_RENDERERS:
-                self._renderers.popitem(last=False)
-        self._renderers.move_to_end(key)
         return self._renderers[key]
+
+    @property
+    def _map_key(self) -> str:
+        """Names the present map, also among several that a client generated."""
+        return f"{self.episode.map_name} {hash(self.episode.opendrive)}"
 
     @property
     def navigation(self) -> NavigationFile:
         """The navigation mesh of the present map."""
-        if self._navigation is None:
-            self._navigation = navigation_file(self.episode.town.network)
-        return self._navigation
+        key = self._map_key
+        if key not in self._navigation:
+            _make_room(self._navigation, KEPT_SCENERIES)
+            self._navigation[key] = navigation_file(self.episode.town.network)
+        return self._navigation[key]
 
     def warm_up(self) -> None:
         """Compile what a step needs, in a town aside, so that no client waits for it."""
@@ -191,3 +194,9 @@ class Simulation:
     def _subscribed(self, stream_id: int, connection: Connection) -> None:
         if stream_id == WORLD_STREAM and self.observer.latest:
             self.hub.send_to(connection, self.observer.latest)
+
+
+def _make_room(kept: dict[str, Any], most: int) -> None:
+    """Drop the oldest entries until there is room for one more."""
+    while len(kept) >= most:
+        kept.pop(next(iter(kept)))

@@ -57,6 +57,9 @@ def test_an_overslept_manager_is_kicked_and_its_answer_held(running):
         manager.settimeout(5.0)
         kick = Wire(manager.accept()[0])  # we "sleep": no call for the light states
         assert KICK_S * 0.9 < time.monotonic() - started_s < KICK_S + 1.0
+        alive = kick.receive()
+        assert alive[2:] == ["health_check_remote_TM", []]
+        kick.send([1, alive[1], None, None])
         first = kick.receive()
         assert first[2:] == ["set_synchronous_mode", [False]]
         client.send([0, 2, "get_vehicle_light_states", [[False]]])  # woken: the step begins, but must wait
@@ -72,6 +75,27 @@ def test_an_overslept_manager_is_kicked_and_its_answer_held(running):
         assert running.managers.kicks == 1
         client.call("destroy_traffic_manager", manager.getsockname()[1])
         kick.sock.close()
+
+
+def test_a_manager_that_was_only_slow_is_left_alone(running):
+    server = ("127.0.0.1", running.port)
+    with socket.create_server(("127.0.0.1", 0)) as manager, socket.create_connection(server) as sock:
+        client, before = Wire(sock), running.managers.kicks
+        client.call("set_episode_settings", [True, False, [True, 0.05]])
+        client.call("add_traffic_manager_running", ["10.0.0.1", manager.getsockname()[1]])
+        client.call("tick_cue")
+        client.call("get_vehicle_light_states")
+        client.call("get_episode_settings")
+        client.call("tick_cue")
+        manager.settimeout(5.0)
+        probe = Wire(manager.accept()[0])
+        assert probe.receive()[2] == "health_check_remote_TM"
+        client.call("get_vehicle_light_states")  # it steps by itself, late
+        probe.send([1, 1, None, None])
+        assert probe.sock.recv(100) == b""  # the watchdog hangs up without a word
+        assert running.managers.kicks == before
+        client.call("destroy_traffic_manager", manager.getsockname()[1])
+        probe.sock.close()
 
 
 def test_the_answer_of_a_tick_waits_for_a_manager_that_just_went_to_sleep(running):
