@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,12 +52,17 @@ class LatentPlannerConfig:
     near_weight: float = 3.0
     red_weight: float = 4.0
     discount: float = 0.9
-    progress_weight: float = 1.0
+    risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
+    progress_weight: float = 1.5
+    cruise_mps: float = 6.0  # no faster than what it sees in time to stop for
+    patience_s: float = 2.0  # standing longer than this, progress counts more and more ...
+    impatience_1ps: float = 1.0  # ... by this share a second ...
+    impatience_cap: float = 10.0  # ... up to this factor: a static scene must not hold the car for ever
     progress_scale_m: float = 15.0
     band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
     trust_weight: float = 0.5  # per (m/s2)^2 that a plan's first second is faster than the band ...
     brake_trust: float = 0.3  # ... and this share of it where it is slower
-    mean_weight: float = 0.03  # a light pull to the policy's mean everywhere
+    mean_weight: float = 0.1  # a light pull to the policy's mean everywhere
     comfort_weight: float = 0.01
     change_weight: float = 0.02
     disagreement_weight: float = 0.0
@@ -78,12 +83,24 @@ class LatentPlanner:
         self.rig: CameraRig | None = None
         self.history: deque[LatentState] = deque(maxlen=16)
         self.last: Array | None = None
+        self.standing_since_us: int | None = None
 
     def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the last episode."""
         self.rig = rig
         self.history.clear()
         self.last = None
+        self.standing_since_us = None
+
+    def eagerness(self, ego: EgoState) -> float:
+        """Factor on progress: one while driving, growing with the time that the car has stood."""
+        if ego.speed_mps > 0.5:
+            self.standing_since_us = None
+            return 1.0
+        if self.standing_since_us is None:
+            self.standing_since_us = ego.time_us
+        waited_s = (ego.time_us - self.standing_since_us) * 1e-6 - self.config.patience_s
+        return min(1.0 + self.config.impatience_1ps * max(waited_s, 0.0), self.config.impatience_cap)
 
     def observe(self, observation: Observation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode what is seen now; return the latent of half a second ago and the present one.
@@ -107,14 +124,16 @@ class LatentPlanner:
         motion = kinematics(observation.ego, observation.route)
         policy = self.model.accelerations(previous, current, motion, "policy", self.config.band)
         wanted = self.proposals(policy)
-        futures = drive_route(observation.ego.speed_mps, observation.route, wanted)
+        limits = np.minimum(observation.route.speed_limit_mps, self.config.cruise_mps)
+        route = replace(observation.route, speed_limit_mps=limits)
+        futures = drive_route(observation.ego.speed_mps, route, wanted)
         costs, terms, disagreement = self.score(futures, observation, np.stack([previous, current]), motion, policy)
         for _ in range(self.config.rounds):
             elite = wanted[np.argsort(costs)[: self.config.elites]]
             smooth = rng.normal(0.0, self.config.noise_mps2, (self.config.samples, 3))
             noise = np.repeat(smooth, -(-self.config.steps // 3), axis=1)[:, : self.config.steps]
             more = np.clip(elite[rng.integers(0, len(elite), self.config.samples)] + noise, -6.0, 2.5)
-            extra = drive_route(observation.ego.speed_mps, observation.route, more)
+            extra = drive_route(observation.ego.speed_mps, route, more)
             more_costs, more_terms, more_doubt = self.score(
                 extra, observation, np.stack([previous, current]), motion, policy
             )
@@ -146,7 +165,8 @@ class LatentPlanner:
         c = self.config
         imagined, doubt = self.model.imagine(context, observation.ego.speed_mps, futures.actions)
         features = imagined_kinematics(motion, futures.speeds_mps, futures.actions, futures.distances_m)
-        risk = self.model.risks(context[1], imagined, features).astype(np.float64)
+        risk = np.maximum(self.model.risks(context[1], imagined, features).astype(np.float64) - c.risk_floor, 0.0)
+        eager = self.eagerness(observation.ego)
         weight = c.discount ** np.arange(c.steps)
         doubt_mean = np.asarray(doubt.numpy(), dtype=np.float64).mean(1)
         first = futures.actions[:, :2, 0].mean(1)
@@ -156,8 +176,11 @@ class LatentPlanner:
             "collision": c.collision_weight * (risk[..., 0] * weight).sum(1),
             "near": c.near_weight * (risk[..., 1] * weight).sum(1),
             "red light": c.red_weight * risk[..., 2].sum(1),
-            "progress": -c.progress_weight * futures.distances_m[:, -1] / c.progress_scale_m,
-            "trust": c.trust_weight * (faster**2 + c.brake_trust * slower**2) + c.mean_weight * (first - policy[0]) ** 2,
+            "progress": -c.progress_weight * eager * futures.distances_m[:, -1] / c.progress_scale_m,
+            "trust": (
+                c.trust_weight * (faster**2 + c.brake_trust * slower**2) + c.mean_weight * (first - policy[0]) ** 2
+            )
+            / eager,
             "comfort": c.comfort_weight * (acceleration**2).sum(1)
             + c.change_weight * (np.diff(acceleration) ** 2).sum(1),
             "disagreement": c.disagreement_weight * doubt_mean,
