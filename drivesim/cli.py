@@ -77,7 +77,8 @@ def serve(
     require_free_ports(host, port)
     from drivesim.carla_server.server import CarlaServer
 
-    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed)
+    sys.setswitchinterval(0.0005)  # calls are answered while a painter thread runs
+    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed, draw_ahead=True)
     if xodr is not None:
         server.simulation.generate(xodr.read_text(encoding="utf-8"))
         server.simulation.load("OpenDriveMap", True)

@@ -44,7 +44,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
         if len(arguments) != len(value):
             raise ConfigError(f"{where}: expected {len(arguments)} items, got {len(value)}")
-        return tuple(_convert(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
+        pairs = enumerate(zip(arguments, value, strict=True))
+        return tuple(_convert(a, item, f"{where}[{i}]") for i, (a, item) in pairs)
     if origin is dict:
         return dict(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

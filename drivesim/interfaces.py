@@ -1,6 +1,7 @@
 """The protocols, on one page: the map of the house (floor 3).
 
-    worlds --Frame--> logs --clip--> Encoder --LatentState--> Predictor --imagined--> Planner --Plan--> Controller --Control--> worlds
+    worlds --Frame--> logs --clip--> Encoder --LatentState--> Predictor --imagined--> Planner
+    Planner --Plan--> Controller --Control--> worlds
     Episode --> Metric --> Outcome --> reports
 """
 
@@ -11,7 +12,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.datatypes import CameraRig, Control, EgoState, Episode, Frame, LatentState, Measure, Observation, Plan, Scenario
+from drivesim.datatypes import (
+    CameraRig,
+    Control,
+    EgoState,
+    Episode,
+    Frame,
+    LatentState,
+    Measure,
+    Observation,
+    Plan,
+    Scenario,
+)
 
 
 class World(Protocol):
@@ -43,7 +55,9 @@ class Encoder(Protocol):
 class Predictor(Protocol):
     """What will be, given what is and what one does."""
 
-    def rollout(self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]) -> NDArray[np.float32]:
+    def rollout(
+        self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
         """latents (2, n, d) previous and current; actions (k, p, 2) -> imagined latents (k, p, n, d)."""
         ...
 

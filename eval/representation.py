@@ -41,11 +41,11 @@ MAX_ROWS = 6000
 def test_caches(folder: Path, drives: int, workers: int) -> dict[str, Clips]:
     """Held-out towns, once in training weathers and once in weathers never trained on."""
     recording = RecordingConfig(towns=TEST_TOWNS, drives=drives, workers=workers)
-    logs = ensure_logs(recording, folder / "logs", 1234, lambda share: None)
+    logs = ensure_logs(recording, folder / "logs", 1234, lambda _: None)
     caches = {}
     for name, unseen in (("seen_weather", False), ("unseen_weather", True)):
         config = CacheConfig(branch_share=0.3 if not unseen else 0.0, workers=workers, seed=77, unseen_weather=unseen)
-        build_cache(logs, folder / name, default_rig(), config, lambda share: None)
+        build_cache(logs, folder / name, default_rig(), config, lambda _: None)
         caches[name] = Clips.load(folder / name)
     return caches
 
@@ -99,8 +99,10 @@ def judge(
     keep = np.sort(np.random.default_rng(seed).permutation(with_past(train))[:MAX_ROWS])
     needed = np.unique(np.concatenate([keep - 1, keep]))
     position = {int(row): k for k, row in enumerate(needed)}
-    part = replace(train, views_a=train.views_a[needed], views_b=train.views_b[needed], cameras_b=train.cameras_b[needed],
-                   branch_views=train.branch_views[:0])  # fmt: skip
+    part = replace(
+        train, views_a=train.views_a[needed], views_b=train.views_b[needed], cameras_b=train.cameras_b[needed],
+        branch_views=train.branch_views[:0],
+    )  # fmt: skip
     own = encode_clips(part, encoder)
     local = np.array([position[int(row)] for row in keep])
     both = torch.cat([stack(own, local), stack(own, local, True)])
@@ -148,7 +150,8 @@ def counterfactual(predictor: LatentPredictor, probe: Probe, clips: Clips, laten
     """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?"""
     gaps = clips.table_of_branches("lead_gap")
     rows = torch.from_numpy(clips.branch_start)
-    column, out = list(REGRESSIONS).index("lead_gap"), {}
+    column = list(REGRESSIONS).index("lead_gap")
+    out: dict[str, float] = {}
     speeds = torch.from_numpy(clips.branch_speed[:, 0, 0])
     reads = []
     for side in range(2):

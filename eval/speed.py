@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.carla_server import EmbeddedServer
+from drivesim.carla_server.embedded import EmbeddedServer
 from drivesim.datatypes import (
     CameraRig,
     Control,

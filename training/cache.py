@@ -245,9 +245,9 @@ def build_cache(
             on_progress((finished + 1) / len(jobs))
     parts = [dict(np.load(folder / f"columns-{i}.npz")) for i in range(len(logs))]
     keys = [key for key in parts[0] if not key.startswith("branch_")]
-    columns = {key: np.concatenate([part[key] for part in parts]) for key in keys}
+    columns: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in keys}
     steps = config.branch_steps
-    empty = {
+    empty: dict[str, NDArray[Any]] = {
         "branch_start": np.zeros(0, np.int64), "branch_action": np.zeros((0, 2, steps, 2), np.float32),
         "branch_speed": np.zeros((0, 2, steps + 1), np.float32),
         "branch_reads": np.zeros((0, 2, steps, len(READOUT_COLUMNS)), np.float32),

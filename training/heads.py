@@ -110,13 +110,13 @@ class HeadTrainer:
         common = rng.choice(self.rows, self.config.batch - standing)
         rows = torch.from_numpy(np.concatenate([common, rng.choice(self.standing, standing)]) if standing else common)
         logits = self.policy(self.noisy(rows, rng), self.table["kinematics"][rows])
-        return -(soft_bins(self.table["expert"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
+        return torch.as_tensor(-(soft_bins(self.table["expert"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean())
 
     def clone_loss(self, rng: np.random.Generator) -> Tensor:
         """Behaviour cloning: what the expert did on its own calm drives, nothing else."""
         rows = torch.from_numpy(rng.choice(self.calm, self.config.batch))
         logits = self.clone(self.noisy(rows, rng), self.table["kinematics"][rows])
-        return -(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean()
+        return torch.as_tensor(-(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean())
 
     def risk_loss(self, rng: np.random.Generator) -> Tensor:
         """Binary cross-entropy at imagined moments of hypothetical drives (and at now, from the encoding)."""

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 __all__ = ["READOUT_COLUMNS", "crossed_red", "future_risks", "readouts"]
 
 
-def future_risks(frames: list[Frame], poses: Array, speeds: Array) -> Array:
+def future_risks(frames: list[Frame], poses: Array, speeds: Array) -> NDArray[np.float32]:
     """What would happen to hypothetical drives if everybody else did what the log says.
 
     Args:

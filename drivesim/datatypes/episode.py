@@ -27,7 +27,7 @@ class EndReason(Enum):
 class Event:
     """Something that counts: `kind` is a name of the infraction table of METRICS.md."""
 
-    kind: str  # collision_vehicle, collision_walker, collision_static, red_light, stop_sign, outside_lanes, blocked, ...
+    kind: str  # collision_vehicle, collision_walker, collision_static, red_light, stop_sign, blocked, ...
     time_us: int
     x_m: float
     y_m: float

@@ -68,7 +68,8 @@ class Camera:
         intrinsics = np.array(
             [[focal_px, 0.0, (spec.width_px - 1) / 2.0], [0.0, focal_px, (spec.height_px - 1) / 2.0], [0.0, 0.0, 1.0]]
         )
-        body = Pose.from_xyz_rpy(spec.x_m, spec.y_m, spec.z_m, 0.0, math.radians(spec.pitch_deg), math.radians(spec.yaw_deg))
+        pitch_rad, yaw_rad = math.radians(spec.pitch_deg), math.radians(spec.yaw_deg)
+        body = Pose.from_xyz_rpy(spec.x_m, spec.y_m, spec.z_m, 0.0, pitch_rad, yaw_rad)
         return Camera(
             spec.name, intrinsics, body.compose(Pose(BODY_FROM_OPTICAL, np.zeros(3))), spec.width_px, spec.height_px
         )

@@ -26,7 +26,7 @@ class ActorSpec:
     """A scripted actor beside the background traffic.
 
     Attributes:
-        behavior: name of a behaviour of `drivesim.worlds.behaviors` (hard_brake, cut_in, cross_road, parked, follow_lane...).
+        behavior: name of a behaviour of `drivesim.worlds.behaviors` (hard_brake, cut_in, cross_road, parked...).
         blueprint: CARLA blueprint id.
         route_s_m: where it starts, metres along the ego's route.
         lateral_m: left of the route's centre line (negative right).

@@ -47,7 +47,9 @@ class Polyline:
         """Total arc length."""
         return float(self.s_m[-1])
 
-    def project(self, x_m: float, y_m: float, near_s_m: float | None = None, window_m: float = 30.0) -> tuple[float, float]:
+    def project(
+        self, x_m: float, y_m: float, near_s_m: float | None = None, window_m: float = 30.0
+    ) -> tuple[float, float]:
         """Nearest arc length and signed lateral offset (left positive) of a point.
 
         Args:

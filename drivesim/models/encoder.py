@@ -65,7 +65,7 @@ class Attention(nn.Module):
         key, value = (x.view(b, -1, heads, d // heads).transpose(1, 2) for x in self.key_value(memory).chunk(2, dim=-1))
         mask = None if bias is None else bias[:, None]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).reshape(b, q, d))
+        return torch.as_tensor(self.out(mixed.transpose(1, 2).reshape(b, q, d)))
 
 
 class SlotEncoder(nn.Module):
@@ -147,13 +147,13 @@ def normalize_views(views: Tensor) -> Tensor:
 
 
 def token_rays(intrinsics: Tensor, ego_from_camera: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Unit rays (b, v * rows * columns, 3) of the token centres in the ego frame, camera centres (b, v, 3) in metres."""
+    """Unit rays (b, v * rows * columns, 3) of the token centres in the ego frame, camera centres (b, v, 3) m."""
     y = (torch.arange(rows) + 0.5) * (VIEW_HEIGHT_PX / rows) - 0.5
     x = (torch.arange(columns) + 0.5) * (VIEW_WIDTH_PX / columns) - 0.5
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     fx, fy, cx, cy = (intrinsics[..., i, None] for i in range(4))
     direction = torch.stack(
-        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones(fx.shape[:-1] + (rows * columns,))],
+        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones((*fx.shape[:-1], rows * columns))],
         dim=-1,
     )
     direction = direction / direction.norm(dim=-1, keepdim=True)

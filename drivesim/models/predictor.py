@@ -69,7 +69,7 @@ class LatentPredictor(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.members = nn.ModuleList(nn.Linear(config.width, config.latent_dim) for _ in range(config.members))
         for member in self.members:
-            nn.init.normal_(member.weight, std=0.01)
+            nn.init.normal_(next(member.parameters()), std=0.01)  # the weight: start near "nothing changes"
 
     def forward(self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor) -> Tensor:
         """previous, current (b, n, d); action (b, 2); speed (b,) -> (members, b, n, d)."""

@@ -148,7 +148,8 @@ class WorldModel(nn.Module):
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write one .safetensors file (half precision) with config, rig and card in its header."""
         header = {
-            "format": FORMAT, "rig": self.rig_digest, "config": json.dumps(asdict(self.config)), "card": json.dumps(card),
+            "format": FORMAT, "rig": self.rig_digest, "config": json.dumps(asdict(self.config)),
+            "card": json.dumps(card),
         }  # fmt: skip
         tensors = {
             key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
@@ -179,7 +180,8 @@ class WorldModel(nn.Module):
             )
         if rig is not None and header["rig"] != rig.digest:
             raise CheckpointError(
-                f"{path} was trained for rig {header['rig']}, not for {rig.id} ({rig.digest}): use its rig or train for yours"
+                f"{path} was trained for rig {header['rig']}, not for {rig.id} ({rig.digest}): "
+                "use its rig or train for yours"
             )
         model = WorldModel(from_dict(WorldModelConfig, json.loads(header["config"])), header["rig"])
         state = {key: value.to(tensors[key].dtype) for key, value in model.state_dict().items() if key in tensors}

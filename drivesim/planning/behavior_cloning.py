@@ -32,7 +32,7 @@ class PolicyPlanner(LatentPlanner):
         steps = self.config.steps
         profile = np.concatenate([np.full(2, chosen[0]), np.full(steps - 2, 0.5 * chosen[0])])
         future = drive_route(observation.ego.speed_mps, observation.route, profile[None])
-        times = (np.arange(steps) + 1) * STEP_S
+        times = np.arange(1.0, steps + 1.0) * STEP_S
         return Plan(
             Trajectory(times, future.poses[0], future.speeds_mps[0]),
             future.actions[0],

@@ -41,11 +41,11 @@ class ConstantVelocityPlanner:
         self.config = config or ConstantVelocityConfig()
         self._target_mps: float | None = None
 
-    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:  # noqa: ARG002
+    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the target speed."""
         self._target_mps = None
 
-    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:  # noqa: ARG002
+    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
         """Lane keeping at the target speed."""
         config, route = self.config, observation.route
         speed = max(observation.ego.speed_mps, 0.0)

@@ -69,7 +69,7 @@ class ExpertPlanner:
         self._blockade = Blockade()
         self._offset_m = self.config.lateral_offset_m
 
-    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:  # noqa: ARG002
+    def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the last episode."""
         self.forget()
 
@@ -79,7 +79,7 @@ class ExpertPlanner:
         self._blockade = Blockade()
         self._offset_m = self.config.lateral_offset_m
 
-    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:  # noqa: ARG002
+    def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
         """The best of the simulated ways to go on.
 
         Raises:

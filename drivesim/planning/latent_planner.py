@@ -25,18 +25,26 @@ Array = NDArray[np.float64]
 class ImaginationModel(Protocol):
     """What the planner needs of a world model (drivesim.models.WorldModel has it)."""
 
-    def encode(self, images: NDArray[np.uint8], rig: CameraRig, ego: EgoState) -> LatentState: ...
+    def encode(self, images: NDArray[np.uint8], rig: CameraRig, ego: EgoState) -> LatentState:
+        """One tick's pictures to a latent (n, d)."""
+        ...
 
-    def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: Array) -> tuple[Any, Any]: ...
+    def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: Array) -> tuple[Any, Any]:
+        """Latents (2, n, d) under actions (k, p, 2): imagined (k, p, n, d) and disagreement (k, p)."""
+        ...
 
     def risks(
         self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]
-    ) -> NDArray[np.float32]: ...
+    ) -> NDArray[np.float32]:
+        """Probabilities (k, p, 3) of collision, near miss and red light at imagined moments."""
+        ...
 
     def accelerations(
         self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32],
         head: str = "policy", quantiles: tuple[float, ...] = (0.15, 0.5, 0.85),
-    ) -> Array: ...  # fmt: skip
+    ) -> Array:  # fmt: skip
+        """Mean and quantiles of the acceleration that a policy head reads from the latent, m/s2."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -188,8 +196,8 @@ class LatentPlanner:
         return np.sum(list(terms.values()), axis=0), terms, doubt_mean
 
     def choose(
-        self, wanted: Array, futures: Futures, costs: Array, terms: dict[str, Array], disagreement: Array, policy: Array,
-        latency: dict[str, float],
+        self, wanted: Array, futures: Futures, costs: Array, terms: dict[str, Array], disagreement: Array,
+        policy: Array, latency: dict[str, float],
     ) -> Plan:  # fmt: skip
         """The cheapest future, unless imagination cannot be trusted there."""
         order = np.argsort(costs, kind="stable")
@@ -199,7 +207,7 @@ class LatentPlanner:
             best, fallback = int(np.argmin(cautious)), "ensemble disagrees: following the policy's cautious side"
         self.last = np.concatenate([wanted[best][1:], wanted[best][-1:]])
         steps = wanted.shape[1]
-        trajectory = Trajectory((np.arange(steps) + 1) * STEP_S, futures.poses[best], futures.speeds_mps[best])
+        trajectory = Trajectory(np.arange(1.0, steps + 1.0) * STEP_S, futures.poses[best], futures.speeds_mps[best])
         shown = order[:16]
         return Plan(
             trajectory=trajectory,

@@ -71,13 +71,12 @@ def speed_caps(line: Polyline, route: RouteAhead, lateral_acceleration_mps2: flo
 
 
 def drive_route(
-    speed_mps: float, route: RouteAhead, accelerations: Array, *, goal_stop: bool = False, obey_caps: bool = True
+    speed_mps: float, route: RouteAhead, accelerations: Array, *, obey_caps: bool = True
 ) -> Futures:
     """Drive acceleration profiles along the route with pure pursuit.
 
     Args:
-        accelerations: (k, p) wanted m/s2 per step; cut where the speed limit, a bend or (with
-            `goal_stop`) the end of the route asks for less.
+        accelerations: (k, p) wanted m/s2 per step; cut where the speed limit or a bend asks for less.
 
     Raises:
         ValueError: the route has fewer than two points.

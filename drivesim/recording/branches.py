@@ -57,14 +57,14 @@ def velocity_of(town: Town, row: int) -> tuple[float, float]:
 def drive_branch(
     town: Town, state: TownState, ego_row: int, ego: EgoState, route: RouteAhead, profile: Array
 ) -> tuple[list[tuple[TownState, EgoState]], Array]:
-    """Leave a state under an acceleration profile: the states each half second after, and the actions (h, 2) realised."""
+    """Leave a state under an acceleration profile: the states every half second, and the actions (h, 2) realised."""
     town.restore(state)
     motion = EgoMotion()
     motion.state(
         ego.time_us, pose_from_carla(town.state.xyz[ego_row], town.state.rotation[ego_row]), velocity_of(town, ego_row)
     )
     future = drive_route(ego.speed_mps, route, profile[None], obey_caps=False)
-    times = (np.arange(len(profile)) + 1) * STEP_S
+    times = np.arange(1.0, len(profile) + 1.0) * STEP_S
     plan = Plan(Trajectory(times, future.poses[0], future.speeds_mps[0]), future.actions[0])
     tracker, now, path = TrajectoryTracker(), ego, [ego]
     ticks = round(STEP_S / DT_S)

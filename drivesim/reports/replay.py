@@ -137,7 +137,8 @@ def principal_colors(latents: NDArray[np.float32]) -> Array:
     _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 4000)], full_matrices=False)
     parts = centred @ axes[:3].T
     low, high = np.percentile(parts, [2, 98], axis=0)
-    return np.clip((parts - low) / np.maximum(high - low, 1e-9), 0.0, 1.0).reshape(*latents.shape[:2], 3)
+    scaled = np.clip((parts - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    return np.asarray(scaled.reshape(*latents.shape[:2], 3))
 
 
 def gap_read(model: WorldModel, before: NDArray[np.float32], after: NDArray[np.float32]) -> float:

@@ -13,7 +13,8 @@ DRIVESIM = [sys.executable, "-m", "drivesim.cli"]
 
 
 def run(*arguments: str | Path, timeout_s: float = 500.0) -> str:
-    done = subprocess.run([*DRIVESIM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout_s, check=False)
+    command = [*DRIVESIM, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

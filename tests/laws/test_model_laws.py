@@ -11,7 +11,7 @@ import torch
 
 from drivesim.datatypes import Camera, CameraRig, CameraSpec, EgoState, RouteAhead, default_rig
 from drivesim.models import CheckpointError, WorldModel, WorldModelConfig, read_card
-from drivesim.models.encoder import EncoderConfig, SlotEncoder, token_rays
+from drivesim.models.encoder import token_rays
 from drivesim.models.heads import ACCELERATION_BINS_MPS2, acceleration_quantile, expected_acceleration
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout, resize_area
@@ -240,7 +240,7 @@ class KnownRisk:
     def __init__(self, wall_m: float) -> None:
         self.wall_m = wall_m
 
-    def encode(self, images: np.ndarray, rig: CameraRig, state: EgoState):  # noqa: ANN201
+    def encode(self, images: np.ndarray, rig: CameraRig, state: EgoState):
         from drivesim.datatypes import LatentState
 
         return LatentState(np.zeros((2, 2), np.float32), state.time_us, "known")
@@ -254,9 +254,7 @@ class KnownRisk:
         risk[..., 0] = kinematics[..., 15] * 20.0 > self.wall_m
         return risk
 
-    def accelerations(
-        self, previous: np.ndarray, current: np.ndarray, kinematics: np.ndarray, head: str = "policy", **_: object
-    ):  # noqa: ANN201
+    def accelerations(self, *_: object) -> np.ndarray:
         return np.zeros(4)
 
 
