@@ -320,6 +320,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 0, 1 for crashed episodes, 2 for wrong input, 130 for ctrl-c."""
     # Being told to stop is no reason to leave servers and workers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs deaf to ctrl-c
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = app(args=arguments, standalone_mode=False, prog_name="drivesim")
     except KeyboardInterrupt:

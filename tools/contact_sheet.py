@@ -1,4 +1,7 @@
-"""One picture of a town in several weathers, as its six cameras see it: python tools/contact_sheet.py Town10HD --out docs/look.jpg"""
+"""One picture of a town in several weathers, as its cameras see it.
+
+python tools/contact_sheet.py Town10HD --seed 5 --out docs/look.jpg
+"""
 
 from __future__ import annotations
 

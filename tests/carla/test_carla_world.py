@@ -96,7 +96,7 @@ def scenario_file(folder: Path, limit_s: float) -> Path:
 def drive(address: tuple[str, int], path: Path, seeds: list[int]) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", DRIVE, address[0], str(address[1]), str(path), json.dumps(seeds)],
-        capture_output=True, text=True, timeout=240, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        capture_output=True, text=True, timeout=500, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     answers = [line[7:] for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     assert answers, done.stdout[-2000:] + done.stderr[-4000:]
@@ -105,7 +105,7 @@ def drive(address: tuple[str, int], path: Path, seeds: list[int]) -> dict[str, A
 
 
 def test_two_processes_drive_the_same_episode_bit_for_bit(tmp_path: Path) -> None:
-    path = scenario_file(tmp_path, 6.0)
+    path = scenario_file(tmp_path, 5.0)
     with EmbeddedServer("Drivetown") as address:
         first = drive(address, path, [0, 1, 0])
         second = drive(address, path, [0])
