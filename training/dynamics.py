@@ -69,7 +69,7 @@ def encode_clips(
     def run(views: NDArray[np.uint8], cameras: NDArray[np.float32] | None, share: tuple[float, float]) -> Tensor:
         out = []
         for first in range(0, len(views), batch):
-            picture = torch.from_numpy(np.ascontiguousarray(views[first : first + batch])).permute(0, 1, 4, 2, 3)
+            picture = torch.from_numpy(np.array(views[first : first + batch])).permute(0, 1, 4, 2, 3)
             where = fixed if cameras is None else torch.from_numpy(cameras[first : first + batch])
             kept = intrinsics if cameras is None else intrinsics.expand(len(picture), -1, -1)
             out.append(encoder(picture, kept, where))
@@ -173,7 +173,7 @@ def train_dynamics(
         began = time.monotonic()
         context, *batch = log_batch(clips, latents, clips.starts(horizon + 2), config, horizon, rng)
         logged, _ = rollout_loss(model, context + config.noise * torch.randn_like(context), *batch)
-        loss, metrics = logged, {"logged": float(logged)}
+        loss, metrics = logged, {"logged": float(logged.detach())}
         if with_pairs:
             steps = min(horizon, clips.branch_action.shape[2])
             context, targets, *rest = pair_batch(clips, latents, usable, config, steps, rng)
@@ -182,12 +182,12 @@ def train_dynamics(
             difference = (imagined[:half] - imagined[half:]) - (targets[:half] - targets[half:])
             cause = difference.square().mean()
             loss = loss + 0.5 * branch + config.difference_weight * cause
-            metrics |= {"branch": float(branch), "difference": float(cause)}
+            metrics |= {"branch": float(branch.detach()), "difference": float(cause.detach())}
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        metrics |= {"loss": float(loss), "step_s": time.monotonic() - began}
+        metrics |= {"loss": float(loss.detach()), "step_s": time.monotonic() - began}
         run.log(stage="dynamics", step=step, **metrics)
         if on_step is not None:
             on_step(step, metrics)

@@ -81,7 +81,8 @@ class HeadTrainer:
         self.read = TwoTowers(heads, len(READOUTS))
         self.table = {key: torch.from_numpy(value) for key, value in clips.table.items()}
         self.rows = with_past(clips)
-        self.calm = self.rows[clips.table["mode"][self.rows] == 0]
+        calm = self.rows[clips.table["mode"][self.rows] == 0]
+        self.calm = calm if len(calm) else self.rows  # a handful of drives may hold no calm one
         risky = clips.table["risk_valid"][self.rows] > 0.5
         self.risk_rows = self.rows[risky]
         eventful = clips.table["risk"][self.risk_rows].reshape(len(self.risk_rows), -1).max(1) > 0.5
@@ -93,9 +94,9 @@ class HeadTrainer:
         return nn.ModuleDict({"policy": self.policy, "clone": self.clone, "risk": self.risk, "read": self.read})
 
     def pick(self, common: np.ndarray, rare: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:  # type: ignore[type-arg]
-        """Half of the batch from the rare rows, where there are any."""
-        if not len(rare):
-            return torch.from_numpy(rng.choice(common, size))
+        """Half of the batch from the rare rows, where there are both kinds."""
+        if not len(rare) or not len(common):
+            return torch.from_numpy(rng.choice(common if len(common) else rare, size))
         half = size // 2
         return torch.from_numpy(np.concatenate([rng.choice(common, size - half), rng.choice(rare, half)]))
 
@@ -188,7 +189,7 @@ def train_heads(
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
         optimizer.step()
-        metrics = {key: float(value) for key, value in losses.items()} | {"step_s": time.monotonic() - began}
+        metrics = {key: float(value.detach()) for key, value in losses.items()} | {"step_s": time.monotonic() - began}
         run.log(stage="heads", step=step, **metrics)
         if on_step is not None:
             on_step(step, metrics)

@@ -69,10 +69,11 @@ class Pretrainer(nn.Module):
         behavior = nn.functional.smooth_l1_loss(self.behavior(a0, a1), scaled_action(action[:, 1]))
         total = ahead + across + config.spread_weight * gaussian
         total = total + config.inverse_weight * inverse + config.behavior_weight * behavior
-        metrics = {
-            "loss": float(total), "ahead": float(ahead), "across": float(across), "found": float(found),
-            "same": float(same), "spread": float(gaussian), "inverse": float(inverse), "behavior": float(behavior),
+        terms = {
+            "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "spread": gaussian,
+            "inverse": inverse, "behavior": behavior,
         }  # fmt: skip
+        metrics = {name: float(value.detach()) for name, value in terms.items()}
         return total, metrics, torch.cat([a1, b2]).detach()
 
 
