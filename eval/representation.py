@@ -196,7 +196,7 @@ def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int
         for _ in range(10):
             rows, _ = next(episode_batches(train.starts(3), train.episode, 12, 8, rng))
             views, intrinsics, cameras, _ = read_batch(train, rows, np.arange(len(train.intrinsics)))
-            fresh(views[0], intrinsics, cameras[0])
+            fresh(views[0], intrinsics[None], cameras[0])
     result["untrained"] = judge(fresh.eval(), train, tests, 0)[0]
     write_json(out / "representation.json", result)
     if supervised_steps:
