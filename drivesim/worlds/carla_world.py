@@ -19,7 +19,7 @@ from drivesim.worlds.errors import ScenarioError, WorldError
 from drivesim.worlds.routes import RoutePlan, plan_route
 from drivesim.worlds.variation import Variation, vary
 
-LATE_CONTACTS_S = 0.05
+LATE_CONTACTS_S = 0.1
 SUBSCRIPTION_PAUSES_S = (0.05, 0.5, 3.0)
 
 
