@@ -91,7 +91,7 @@ def closed_loop_ticks_per_s(ticks: int = 300) -> float:
     """Through the carla client: six 256x144 cameras at every tick, 20 Traffic Manager vehicles."""
     with EmbeddedServer("Town02") as (host, port):
         world = CarlaWorld(host, port, rig=default_rig(), camera_period_s=0.0)
-        world.reset(busy_scenario(), 0)
+        world.reset(busy_scenario(walkers=0), 0)
         control = Control(0.0, 0.25, 0.0)
         for _ in range(60):
             world.step(control)

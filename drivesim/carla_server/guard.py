@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 GUARD_S = 0.0015
 BUSY_LIMIT_S = 0.1
-KICK_S = 0.5
+KICK_S = 2.0  # a Traffic Manager that is only starved of CPU must not be kicked: it would step twice
 GRACE_S = 0.15
 KICK_TIMEOUT_S = 5.0
 
