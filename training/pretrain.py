@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,6 @@ class Pretrainer(nn.Module):
 def choose_views(views: int, config: PretrainConfig, rng: np.random.Generator) -> NDArray[np.int64]:
     """Camera dropout for a whole step: what looks ahead always, sides and rear sometimes (and then for free)."""
     keep = [True] * min(2, views)
-    keep += [True] * 0
     side, rear = rng.random() < config.keep_side, rng.random() < config.keep_rear
     keep += [side if row < 4 else rear for row in range(2, views)]
     return np.flatnonzero(keep)
@@ -163,8 +162,3 @@ def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> i
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
-
-
-def describe(config: PretrainConfig) -> dict[str, float]:
-    """The stage's settings for a model card."""
-    return {key: float(value) for key, value in asdict(config).items()}
