@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
 
 VERSION = "0.9.16"
+LAYERED_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06", "Town07", "Town10HD")
 
 
 class SessionCalls:
@@ -108,7 +109,7 @@ class SessionCalls:
 def session_calls(server: CarlaServer) -> dict[str, Call]:
     """The group's table."""
     calls = SessionCalls(server)
-    maps = [f"/Game/Carla/Maps/{name}" for name in KNOWN_TOWNS]
+    maps = [f"/Game/Carla/Maps/{name}" for name in (*KNOWN_TOWNS, *(f"{name}_Opt" for name in LAYERED_TOWNS))]
     return {
         "version": Call(VALUE, lambda: VERSION),
         "get_available_maps": Call(VALUE, lambda: maps),

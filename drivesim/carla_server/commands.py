@@ -96,6 +96,8 @@ class Batch:
         """VehicleControl; ends an Ackermann control."""
         row = self._episode.row(actor_id, "apply control")
         self._episode.town.state.control[row] = vehicle_control(control)
+        if row in self._episode.not_sticky:
+            self._episode.fresh_controls.add(row)
         if self._episode.ackermann:
             self._episode.ackermann.pop(row, None)
 

@@ -53,6 +53,8 @@ class Episode:
         self.constant_velocity: dict[int, Vector] = {}  # row -> velocity in the actor's own frame
         self.ackermann: dict[int, Ackermann] = {}  # row -> target
         self.angular_velocity: dict[int, float] = {}  # row -> target yaw rate, for one step
+        self.not_sticky: set[int] = set()  # rows whose control lasts for one step (attribute sticky_control)
+        self.fresh_controls: set[int] = set()  # those of them that were given one since the last step
         if not town.state.weather.any():
             town.state.weather[:] = DEFAULT_WEATHER
 
@@ -128,6 +130,8 @@ class Episode:
         if actor.row >= 0:
             for kept in (self.constant_velocity, self.ackermann, self.angular_velocity):
                 kept.pop(actor.row, None)
+            self.not_sticky.discard(actor.row)
+            self.fresh_controls.discard(actor.row)
             self.town.destroy(actor.row)
         self.actors.remove(actor)
         return actor
@@ -206,6 +210,9 @@ class Episode:
         for row, velocity in self.constant_velocity.items():
             world = matrix_from_pose(np.zeros(3), self.town.state.rotation[row])[:3, :3] @ np.array(velocity)
             self.push(row, world)
+        for row in self.not_sticky - self.fresh_controls:
+            self.town.state.control[row] = 0.0
+        self.fresh_controls.clear()
         self.town.step(dt_s)
         for row, rate in self.angular_velocity.items():
             self.town.state.yaw_rate[row] = rate
@@ -256,6 +263,8 @@ class Episode:
         )  # fmt: skip
         if row < 0:
             raise Refusal(COLLIDES)
+        if description.values().get("sticky_control", "true").lower() in ("false", "0"):
+            self.not_sticky.add(row)
         return self._add_row(row, blueprint, values, parent_id)
 
     def _add_row(

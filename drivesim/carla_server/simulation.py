@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,8 @@ class Simulation:
             raise Refusal(f"the OpenDRIVE text cannot be read: {error}") from None
 
     def _opened(self, name: str, first_id: int = 1) -> Episode:
-        short = re.sub(r"_Opt$", "", name.rstrip("/").rsplit("/", 1)[-1])
+        short = name.rstrip("/").rsplit("/", 1)[-1]
+        layered = "_Opt" if short.lower().endswith("_opt") else ""  # CARLA's layered maps keep their own names
         if short == GENERATED_MAP and self._generated is not None:
             text, network = self._generated
         else:
@@ -103,7 +103,7 @@ class Simulation:
         self._episodes += 1
         solids = self._solids(network, f"{short} {hash(text)}")
         town = Town(network, seed=self._seed, capacity=self._capacity, solids=solids)
-        return Episode(self._episodes, f"Carla/Maps/{short}", text, town, first_id)
+        return Episode(self._episodes, f"Carla/Maps/{short}{layered}", text, town, first_id)
 
     def _start(self) -> None:
         """Make what goes with the new episode, and tell all listeners at once."""
@@ -133,7 +133,7 @@ class Simulation:
     @property
     def _map_key(self) -> str:
         """Names the present map, also among several that a client generated."""
-        return f"{self.episode.map_name} {hash(self.episode.opendrive)}"
+        return f"{self.episode.town.network.name} {hash(self.episode.opendrive)}"
 
     @property
     def navigation(self) -> NavigationFile:
