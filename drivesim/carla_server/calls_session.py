@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.rpc import BARE, VALUE, VOID, Call, Packed, Peer, Refusal, encode
 from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import EpisodeSettings, flag, identifier, text, transform_to_wire
+from drivesim.town.town import Town
 from drivesim.town.towns import KNOWN_TOWNS
 
 if TYPE_CHECKING:
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
 
 VERSION = "0.9.16"
 LAYERED_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06", "Town07", "Town10HD")
+
+MOST_SPAWN_POINTS = 384  # CARLA's own towns have 100 to 370
+SPAWN_LIFT_M = 0.5  # above the road, as CARLA's spawn points are
+AXLE_M = 1.4  # half a wheelbase
 
 
 class SessionCalls:
@@ -25,6 +33,7 @@ class SessionCalls:
         self._simulation = server.simulation
         self._batch = Batch(server)
         self._map_data: tuple[str, Packed] | None = None
+        self._spawn_points: tuple[int, list[Any]] | None = None
 
     def get_episode_info(self) -> Any:
         """Episode id, and the token of the world's snapshots."""
@@ -32,10 +41,10 @@ class SessionCalls:
 
     def get_map_info(self) -> Any:
         """Map name and spawn points."""
-        network = self._simulation.episode.town.network
-        points = [transform_to_wire((x, y, z + 0.5), (0.0, 0.0, yaw)) for (x, y, z), yaw in zip(
-            network.spawn_xyz_m.tolist(), network.spawn_yaw_rad.tolist(), strict=True)]  # fmt: skip
-        return [self._simulation.episode.map_name, points]
+        episode = self._simulation.episode
+        if self._spawn_points is None or self._spawn_points[0] != episode.episode_id:
+            self._spawn_points = (episode.episode_id, spawn_points(episode.town))
+        return [episode.map_name, self._spawn_points[1]]
 
     def get_map_data(self) -> Any:
         """The OpenDRIVE text, packed once for each map."""
@@ -104,6 +113,28 @@ class SessionCalls:
         """Forget a Traffic Manager."""
         self._server.managers.remove(identifier(port, 16))
         return True
+
+
+def spawn_points(town: Town) -> list[Any]:
+    """Transforms over driving lanes, pitched as the road is; no more than the town could hold at once."""
+    network = town.network
+    count = len(network.spawn_yaw_rad)
+    most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
+    chosen = np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+    points = []
+    for point in chosen.tolist():
+        x, y, z = network.spawn_xyz_m[point].tolist()
+        yaw = float(network.spawn_yaw_rad[point])
+        ahead_x, ahead_y = AXLE_M * math.cos(yaw), AXLE_M * math.sin(yaw)
+        front, rear = (_road_height_m(town, x + k * ahead_x, y + k * ahead_y, z, yaw) for k in (1.0, -1.0))
+        pitch = math.atan2(front - rear, 2.0 * AXLE_M)
+        points.append(transform_to_wire((x, y, z + SPAWN_LIFT_M), (0.0, pitch, yaw)))
+    return points
+
+
+def _road_height_m(town: Town, x: float, y: float, z: float, yaw: float) -> float:
+    place = town.lane_map.nearest(x, y, yaw, z_m=z)
+    return town.lane_map.at(place.lane, place.s_m).z_m if place.lane >= 0 else z
 
 
 def session_calls(server: CarlaServer) -> dict[str, Call]:

@@ -160,7 +160,9 @@ class Town:
 
     def _stands_in_something(self, row: int) -> bool:
         s = self._state
-        for other in np.flatnonzero(s.kind != KIND_FREE):
+        reach_m = np.hypot(s.half_size[:, 0], s.half_size[:, 1]) + np.hypot(*s.half_size[row, :2])
+        away_m = np.hypot(s.xyz[:, 0] - s.xyz[row, 0], s.xyz[:, 1] - s.xyz[row, 1])
+        for other in np.flatnonzero((s.kind != KIND_FREE) & (away_m <= reach_m)):
             if other != row and overlap_of_rows(self._actors, row, int(other))[0] > 0.0:
                 return True
         box = self._solids.box
