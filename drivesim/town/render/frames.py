@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from drivesim.town.render.glow import draw_halos
+from drivesim.town.render.kernels import kernel
 from drivesim.town.render.rain import draw_rain
 from drivesim.town.render.shading import shade_view
 from drivesim.town.render.staging import draw_signals, sort_actors
 from drivesim.town.render.visibility import draw_instances
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def render_views(  # type: ignore[no-untyped-def]
     first,
     last,

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from drivesim.town.render.kernels import kernel
 
 REACH_M = 90.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _add_halo(pixels, width, height, px, py, radius, r, g, b):  # type: ignore[no-untyped-def]
     """Add a soft disc to packed BGRA pixels."""
     inverse = np.float32(1) / (radius * radius)
@@ -28,7 +29,7 @@ def _add_halo(pixels, width, height, px, py, radius, r, g, b):  # type: ignore[n
             pixels[at] = np.uint32(0xFF000000 + red * 65536 + green * 256 + blue)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _halo_at(x, y, z, size_m, r, g, b, axes, lens, depth, pixels):  # type: ignore[no-untyped-def]
     """Halo of a lamp at x, y, z from the camera, if its pixel is as deep as the lamp."""
     cz = axes[2, 0] * x + axes[2, 1] * y + axes[2, 2] * z
@@ -47,7 +48,7 @@ def _halo_at(x, y, z, size_m, r, g, b, axes, lens, depth, pixels):  # type: igno
     _add_halo(pixels, width, height, px, py, radius, r * fade, g * fade, b * fade)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_halos(  # type: ignore[no-untyped-def]
     lamp_top, order, count, static, light_state, actors, half_size, hide, origin, axes, lens, depth, pixels, power
 ):

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from drivesim.town.render.kernels import kernel
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_rain(pixels, width, amount, seed):  # type: ignore[no-untyped-def]
     """Blend short slanted streaks into packed BGRA pixels (h * w,); their places follow `seed`."""
     height = pixels.shape[0] // width

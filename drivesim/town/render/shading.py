@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from drivesim.town.render.kernels import kernel
 
 SKY_SIZE = 512  # side of the octahedral sky
 SHADOW_SIZE = 512  # cells of the shadow grid
@@ -36,7 +37,7 @@ class Painting(NamedTuple):
     grid_origin: NDArray[np.float64]  # (2,) world corner of both grids
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sky_run(x0, x1, bx, by, bz, ax, ay, az, tangent, row, paint, semantic, at):  # type: ignore[no-untyped-def]
     """Sky above the horizon, far land below it; both are beyond the fog already."""
     look, sky = paint.look, paint.sky
@@ -60,7 +61,7 @@ def _sky_run(x0, x1, bx, by, bz, ax, ay, az, tangent, row, paint, semantic, at):
             semantic[at + x] = 10
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic, at):  # type: ignore[no-untyped-def]
     """Road, paint, kerbs, grass: palette texels, grain, shadows, lamp light, wet shine."""
     look, palette, detail = paint.look, paint.palette, paint.detail
@@ -200,7 +201,7 @@ def _ground_run(x0, x1, slot, origin, focal, row, ground, paint, slots, semantic
         semantic[at + x] = class_of[m]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _facade_run(x0, x1, slot, focal, origin, row, paint, slots, semantic, at):  # type: ignore[no-untyped-def]
     """Walls with windows; at night some windows are lit."""
     look, frame = paint.look, slots.frame
@@ -272,7 +273,7 @@ def _facade_run(x0, x1, slot, focal, origin, row, paint, slots, semantic, at):  
         semantic[at + x] = klass
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _plain_run(x0, x1, slot, kind, origin, row, paint, slots, semantic, at):  # type: ignore[no-untyped-def]
     """One colour, or leaves: the colour with a grain that is fixed in the world."""
     r, g, b = slots.rgb[slot, 0], slots.rgb[slot, 1], slots.rgb[slot, 2]
@@ -296,7 +297,7 @@ def _plain_run(x0, x1, slot, kind, origin, row, paint, slots, semantic, at):  # 
             row[4, x] = max(row[4, x], np.float32(0.45))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _finish(row, look, seed, at, width, pixels):  # type: ignore[no-untyped-def]
     """Fog, noise, clamp and pack as BGRA."""
     fog_r, fog_g, fog_b, amplitude = look[12], look[13], look[14], look[20] * np.float32(1.0 / 255.0)
@@ -324,7 +325,7 @@ def _finish(row, look, seed, at, width, pixels):  # type: ignore[no-untyped-def]
         pixels[at + x] = bi | np.uint32(gi << np.uint32(8)) | np.uint32(ri << np.uint32(16)) | np.uint32(0xFF000000)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def shade_view(origin, axes, lens, s, slots, ground, paint, seed, pixels, depth, semantic, instance):  # type: ignore[no-untyped-def]
     """Colour, depth, class and instance of one view; outputs are flat (h * w,)."""
     width, height = int(lens[3]), int(lens[4])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from drivesim.town.render.appearance import Appearance
+from drivesim.town.render.kernels import kernel
 from drivesim.town.render.scene import KIND_HOUSE, KIND_LAND, KIND_TREE, Scene
 from drivesim.town.render.visibility import Instances, draw_splat
 
@@ -91,7 +91,7 @@ def static_tints(scene: Scene, appearance: Appearance) -> NDArray[np.uint8]:
     return np.asarray(np.clip(tint, 0, 255).astype(np.uint8))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def gather(order, anchor, reach, cell_start, cell_shape, cell_origin, cell_m):  # type: ignore[no-untyped-def]
     """Instances of the cells within reach, ring by ring from the anchor's cell outwards."""
     column, row = int((anchor[0] - cell_origin[0]) // cell_m), int((anchor[1] - cell_origin[1]) // cell_m)
@@ -114,7 +114,7 @@ def gather(order, anchor, reach, cell_start, cell_shape, cell_origin, cell_m):  
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def near(chosen, rows, corner, span, margin):  # type: ignore[no-untyped-def]
     """Rows (x, y, ...) within a square and a margin."""
     count = 0
@@ -126,7 +126,7 @@ def near(chosen, rows, corner, span, margin):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _mix(a, b):  # type: ignore[no-untyped-def]
     h = np.uint32(np.uint32(a) * np.uint32(0x9E3779B1)) ^ np.uint32(np.uint32(b) * np.uint32(0x85EBCA77))
     h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D))
@@ -172,7 +172,7 @@ CARS = np.array(
 )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def stage_actors(  # type: ignore[no-untyped-def]
     a,
     kind,
@@ -263,7 +263,7 @@ def stage_actors(  # type: ignore[no-untyped-def]
         _light_at(a.lit[i], xyz[i, 0], xyz[i, 1], shadow, light, corner)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _light_at(lit, x, y, shadow, light, corner):  # type: ignore[no-untyped-def]
     """Sun share and lamp light of a thing at x, y; only standing things shade it."""
     lit[0], lit[1], lit[2], lit[3] = 1.0, 0.0, 0.0, 0.0
@@ -276,7 +276,7 @@ def _light_at(lit, x, y, shadow, light, corner):  # type: ignore[no-untyped-def]
             lit[1 + c] = light[at, c] * np.float32(0.55)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def light_statics(things, order, count, look, light, corner, kind):  # type: ignore[no-untyped-def]
     """Street lamps on or off, and lamp light on whatever stands around (not on houses: those do it per pixel)."""
     on = look[31] > np.float32(0.5)
@@ -291,7 +291,7 @@ def light_statics(things, order, count, look, light, corner, kind):  # type: ign
                     things.lit[i, 1 + c] = light[y * 128 + x, c] * np.float32(0.5)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def sort_actors(order, a, origin):  # type: ignore[no-untyped-def]
     """Actors to draw, nearest first (insertion sort: the order of the last view is almost right)."""
     n = order.shape[0]
@@ -314,7 +314,7 @@ def sort_actors(order, a, origin):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_signals(order, count, things, light_state, origin, axes, lens, s, slots, used):  # type: ignore[no-untyped-def]
     """The lit lens of every signal head in view, at least 2x2 px."""
     for k in range(count):

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from drivesim.town.render.kernels import kernel
 
 NEAR_M = np.float32(0.12)
 FAR_M = np.float32(1000.0)  # what an empty pixel reads, as in CARLA
@@ -66,7 +67,7 @@ class Scratch(NamedTuple):
     row: NDArray[np.float32]  # (10, w)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def ceil_clamped(value: float, low: int, high: int) -> int:
     """ceil(value) in [low, high], low >= 0."""
     if not value > low:
@@ -79,7 +80,7 @@ def ceil_clamped(value: float, low: int, high: int) -> int:
     return whole
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fill_convex(n, ring, a, b, c, slot, width, height, s):  # type: ignore[no-untyped-def]
     """Z-buffer one convex polygon whose 1/z is a x + b y + c; True if it covered a pixel's centre."""
     low, high, lowest_x, highest_x = ring[0, 4], ring[0, 4], ring[0, 3], ring[0, 3]
@@ -130,7 +131,7 @@ def fill_convex(n, ring, a, b, c, slot, width, height, s):  # type: ignore[no-un
     return drawn
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def clip_near(n, ring, near):  # type: ignore[no-untyped-def]
     """Clip the ring to z >= near in place (rows 0..n-1, camera coordinates); the new count."""
     count = 8
@@ -153,7 +154,7 @@ def clip_near(n, ring, near):  # type: ignore[no-untyped-def]
     return count - 8
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def shade_polygon(p, i, o, nx, ny, nz, meshes, things, look, slots, slot):  # type: ignore[no-untyped-def]
     """Fill slot `slot` for polygon `p` of instance `i`; nx, ny, nz its normal in the world, o the camera."""
     kind = meshes.kind[p]
@@ -213,7 +214,7 @@ def shade_polygon(p, i, o, nx, ny, nz, meshes, things, look, slots, slot):  # ty
         slots.frame[slot, 0], slots.frame[slot, 1], slots.frame[slot, 2] = nx, ny, nz
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _row_times(axes, r, rot):  # type: ignore[no-untyped-def]
     """Row r of axes @ rotation."""
     a, b, c = axes[r, 0], axes[r, 1], axes[r, 2]
@@ -224,7 +225,7 @@ def _row_times(axes, r, rot):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, slots, used, hide):  # type: ignore[no-untyped-def]
     """Draw `count` instances in `order` into the z-buffer of one view.
 
@@ -335,7 +336,7 @@ def draw_instances(order, count, origin, axes, lens, meshes, things, look, s, sl
     return used
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_splat(x, y, inverse_z, half, r, g, b, klass, ident, s, width, height, slots, used):  # type: ignore[no-untyped-def]
     """A round emissive spot of at least 2x2 px at a depth; returns the new number of slots."""
     half = max(half, np.float32(1.0))
