@@ -14,8 +14,9 @@ from drivesim.town.render import visibility as vis
 from drivesim.town.render.appearance import Appearance, look_row, palette_of
 from drivesim.town.render.frames import render_views
 from drivesim.town.render.ground import CLASS_OF, DIRT, DRY_GRASS, GRASS, MATERIALS, MEDIAN
-from drivesim.town.render.scene import CELL_M, KIND_LAND, KIND_PROP, Scene, load_scene
+from drivesim.town.render.scene import CELL_M, Scene, load_scene
 from drivesim.town.render.sky import detail_image, facade_atlas, sky_image
+from drivesim.town.render.standing import Standing
 from drivesim.town.render.visibility import Instances, Scratch, Slots
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.state import TownState
@@ -23,8 +24,6 @@ from drivesim.town.state import TownState
 Floats = NDArray[np.float64]
 OUTPUTS = ("rgb", "depth", "semantic", "instance")
 VIEW_M = 400.0
-LAND_FAR_PX = 90.0  # a chunk of land less than this in radius shows its coarse mesh
-PROP_FAR_PX = 3.0  # benches and bins less than this in radius are not drawn
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,7 @@ class TownRenderer:
     def __init__(self, network: RoadNetwork, *, seed: int = 0) -> None:
         self.network = network
         self.scene = load_scene(network, seed)
-        self._static = staging.static_instances(self.scene)
-        self._static.far_px[self.scene.kind == KIND_LAND] = LAND_FAR_PX
-        self._static.far_px[self.scene.kind == KIND_PROP] = PROP_FAR_PX
+        self.standing = Standing(self.scene)
         self._facade = facade_atlas()
         self._detail = detail_image(seed)
         self._rough = np.zeros(MATERIALS, np.uint8)
@@ -166,15 +163,15 @@ class _Worker:
         self.order = np.zeros(len(owner.scene.mesh), np.int32)
         self.chosen = np.zeros(max(len(owner.scene.casters), len(owner.scene.lamps), 1), np.int32)
         self.count = 0
-        self.static: Instances = owner._static
+        self.static: Instances = owner.standing.instances
 
     def light_up(
         self, owner: TownRenderer, state: TownState, dressed: _Dressed, anchor: Floats, appearance: Appearance
     ) -> None:
         """Choose the scenery around `anchor`, rewrite the shadow and lamp grids, stage the actors."""
-        scene, look = owner.scene, dressed.look
+        scene, look, standing = owner.scene, dressed.look, owner.standing
         self.corner[:] = np.floor(anchor[:2] / 8.0) * 8.0 - lighting.REACH_M + 4.0
-        self.static = owner._static._replace(tint=dressed.tint)
+        self.static = standing.instances._replace(tint=standing.tinted(dressed.tint))
         self.count = int(
             staging.gather(
                 self.order, anchor, VIEW_M + 60.0, scene.cell_start, scene.cell_shape, scene.cell_origin, CELL_M
@@ -183,11 +180,13 @@ class _Worker:
         sun = look[:3].astype(np.float64)
         if max(look[3:6]) > 0.02 and sun[2] > 0.02:
             shift = -sun[:2] / max(float(sun[2]), 0.12)
-            cast = (float(self.corner[0]), float(self.corner[1]), float(shift[0]), float(shift[1]))
+            cast = (float(self.corner[0]), float(self.corner[1]), float(shift[0]), float(shift[1]), standing.version)
             if cast != self.cast:  # the standing shadows change only when the grid or the sun moves
                 self.standing[:] = 0
-                chosen = int(staging.near(self.chosen, scene.casters, self.corner, 2 * lighting.REACH_M, 60.0))
-                lighting.cast_static(self.standing, self.corner, scene.casters, self.chosen, chosen, shift[0], shift[1])
+                chosen = int(staging.near(self.chosen, standing.casters, self.corner, 2 * lighting.REACH_M, 60.0))
+                lighting.cast_static(
+                    self.standing, self.corner, standing.casters, self.chosen, chosen, shift[0], shift[1]
+                )
                 self.cast = cast
             self.shadow[:] = self.standing
         else:
@@ -206,12 +205,12 @@ class _Worker:
         )
         self.light[:] = 0
         if look[vis.NIGHT] > 0:
-            chosen = int(staging.near(self.chosen, scene.lamps, self.corner, 2 * lighting.REACH_M, 16.0))
+            chosen = int(staging.near(self.chosen, standing.lamps, self.corner, 2 * lighting.REACH_M, 16.0))
             power = look[vis.NIGHT]
             lighting.add_pools(
                 self.light,
                 self.corner,
-                scene.lamps,
+                standing.lamps,
                 self.chosen,
                 chosen,
                 np.float32(0.74) * power,
@@ -312,7 +311,7 @@ class _Worker:
             out.semantic.reshape(count, pixels),
             out.instance.reshape(count, pixels),
             post,
-            owner.scene.lamp_top,
+            owner.standing.lamp_top,
             state.half_size,
         )
 

@@ -10,6 +10,7 @@ from drivesim.town.render.kernels import kernel
 from drivesim.town.render.scene import KIND_HOUSE, KIND_LAND, KIND_TREE, Scene
 from drivesim.town.render.visibility import Instances, draw_splat
 
+SWITCHED_OFF = -2  # as the signal of a street lamp that gives no light
 HOUSE_TINTS = np.array(
     [
         [178, 118, 92],
@@ -282,7 +283,7 @@ def light_statics(things, order, count, look, light, corner, kind):  # type: ign
     on = look[31] > np.float32(0.5)
     for k in range(count):
         i = order[k]
-        things.lamps[i] = np.uint32(64) if on else np.uint32(0)
+        things.lamps[i] = np.uint32(64) if on and things.signal[i] != SWITCHED_OFF else np.uint32(0)
         things.lit[i, 1], things.lit[i, 2], things.lit[i, 3] = 0.0, 0.0, 0.0
         if look[21] > np.float32(0) and kind[i] >= 2:
             x, y = int(things.position[i, 0] - corner[0]), int(things.position[i, 1] - corner[1])
