@@ -11,6 +11,7 @@ from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.rpc import BARE, VALUE, VOID, Call, Packed, Peer, Refusal, encode
 from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import EpisodeSettings, flag, identifier, text, transform_to_wire
+from drivesim.town.arrays import wrap_angle
 from drivesim.town.town import Town
 from drivesim.town.towns import KNOWN_TOWNS
 
@@ -124,7 +125,7 @@ def spawn_points(town: Town) -> list[Any]:
     points = []
     for point in chosen.tolist():
         x, y, z = network.spawn_xyz_m[point].tolist()
-        yaw = float(network.spawn_yaw_rad[point])
+        yaw = wrap_angle(float(network.spawn_yaw_rad[point]))  # as a standing vehicle there reports it
         ahead_x, ahead_y = AXLE_M * math.cos(yaw), AXLE_M * math.sin(yaw)
         front, rear = (_road_height_m(town, x + k * ahead_x, y + k * ahead_y, z, yaw) for k in (1.0, -1.0))
         pitch = math.atan2(front - rear, 2.0 * AXLE_M)
