@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server.actors import ServerActor
+from drivesim.carla_server.painter import Task
 from drivesim.carla_server.poses import Floats
 from drivesim.town.state import TownState
 
@@ -72,46 +72,9 @@ def hidden_row(state: TownState, row: int, relative: Floats | None) -> int:
     return row if inside else -1
 
 
-class Painter:
-    """Draws shots on threads of its own, so that calls are answered meanwhile; one drawing at a time."""
-
-    def __init__(self, post: Callable[[Callable[[], None]], None], threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="painter")
-        self._threads = threads
-        self._post = post
-        self._jobs: list[Future[None]] = []
-        self._done: Callable[[], None] | None = None
-
-    def start(self, scene: Scene, shots: list[Shot], done: Callable[[], None]) -> None:
-        """Begin to fill the shots' bodies; `done` runs on the reactor's thread afterwards, or from `finish`."""
-        self.finish()
-        self._done = done
-        parts = [part for group in _groups(shots) for part in _parts(group, self._threads)]
-        self._jobs = [self._pool.submit(_draw, scene, part) for part in parts]
-        left = [len(self._jobs)]
-
-        def ended(_: Future[None]) -> None:
-            left[0] -= 1  # callbacks of one drawing may race here: then `finish` of the next tick delivers
-            if left[0] == 0:
-                self._post(lambda: self.finish() if self._done is done else None)
-
-        for job in self._jobs:
-            job.add_done_callback(ended)
-
-    def finish(self) -> None:
-        """Wait for the drawing that is under way, if any, and deliver it."""
-        done, self._done = self._done, None
-        jobs, self._jobs = self._jobs, []
-        if done is None:
-            return
-        for job in jobs:
-            job.result()
-        done()
-
-    def close(self) -> None:
-        """End the threads."""
-        self._done = None
-        self._pool.shutdown(wait=True, cancel_futures=True)
+def drawing_tasks(scene: Scene, shots: list[Shot], threads: int) -> list[Task]:
+    """The work of filling the shots' bodies, cut so that the threads share it."""
+    return [partial(_draw, scene, part) for group in _groups(shots) for part in _parts(group, threads)]
 
 
 def _groups(shots: list[Shot]) -> list[list[Shot]]:
@@ -184,4 +147,3 @@ def label_bgra(semantic: NDArray[np.uint8], instance: NDArray[np.uint16] | None)
         pixels[..., 1] = instance & 255
         pixels[..., 0] = instance >> 8
     return pixels
-

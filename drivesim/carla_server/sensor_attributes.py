@@ -76,8 +76,7 @@ SENSOR_INDEX: dict[str, int] = {
 }  # fmt: skip
 # listed, so that scripts that pick blueprints by name find them; spawning one is refused with a text
 UNSERVED = frozenset({
-    "sensor.camera.normals", "sensor.camera.optical_flow", "sensor.camera.dvs", "sensor.lidar.ray_cast",
-    "sensor.lidar.ray_cast_semantic", "sensor.other.radar",
+    "sensor.camera.normals", "sensor.camera.optical_flow", "sensor.camera.dvs",
 })  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {"exposure_mode": ("manual", "histogram")}
 WHOLE_NUMBERS = frozenset({"image_size_x", "image_size_y", "noise_seed", "channels", "points_per_second", "blade_count",

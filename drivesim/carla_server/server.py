@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Any
 
-from drivesim.carla_server.cameras import Painter
 from drivesim.carla_server.connection import Connection, Listener
 from drivesim.carla_server.guard import TrafficManagers
 from drivesim.carla_server.method_table import method_table
+from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.physics_controls import PhysicsControls
 from drivesim.carla_server.reactor import Reactor, Timer
 from drivesim.carla_server.rpc import Deferred, Peer

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.carla_server.cameras import RGB, CameraModel, Painter, Shot
+from drivesim.carla_server.cameras import RGB, CameraModel, Shot
 from drivesim.carla_server.connection import Connection
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.navmesh import NavigationFile, navigation_file
+from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensors import SensorRig
 from drivesim.carla_server.snapshot import STATE_MAP_CHANGE
@@ -48,6 +49,7 @@ class Simulation:
         self._capacity = capacity
         self._episodes = 0
         self._renderers: dict[str, Any] = {}
+        self._casters: dict[str, Any] = {}
         self._scenery: dict[str, NDArray[np.float64]] = {}
         self._navigation: dict[str, NavigationFile] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
@@ -108,7 +110,7 @@ class Simulation:
     def _start(self) -> None:
         """Make what goes with the new episode, and tell all listeners at once."""
         self.observer = WorldObserver(self.episode)
-        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter)
+        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter, self.ray_caster)
         self._unseen = MAP_CHANGE_SNAPSHOTS
         self.frame += 1
         self._publish_snapshot()
@@ -129,6 +131,16 @@ class Simulation:
             _make_room(self._renderers, KEPT_RENDERERS)
             self._renderers[key] = TownRenderer(self.episode.town.network, seed=self._seed)
         return self._renderers[key]
+
+    def ray_caster(self) -> Any:
+        """What casts rays into the present map; made on first use."""
+        from drivesim.town.render.raycast import RayCaster
+
+        key = self._map_key
+        if key not in self._casters:
+            _make_room(self._casters, KEPT_RENDERERS)
+            self._casters[key] = RayCaster(self.renderer().scene)
+        return self._casters[key]
 
     @property
     def _map_key(self) -> str:
@@ -173,7 +185,8 @@ class Simulation:
         self.episode.step(self.delta_s)
         self.frame += 1
         self._publish_snapshot()
-        self.rig.publish(self.frame, lossy=self._lossy, draw=not self.settings.no_rendering_mode)
+        draw = not self.settings.no_rendering_mode
+        self.rig.publish(self.frame, self.delta_s, lossy=self._lossy, draw=draw)
         return self.frame
 
     @property

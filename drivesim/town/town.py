@@ -19,15 +19,16 @@ from drivesim.town import drivers, lane_changes, paths, signals, traffic
 from drivesim.town import walkers as people
 from drivesim.town.arrays import actors_of, draw, roads_of
 from drivesim.town.catalogue import MODELS, SHAPE_TWO_WHEELER, model_row
+from drivesim.town.chassis import ordinary_rows
 from drivesim.town.contacts import (
     CONTACT,
-    MASS_KG,
     MAX_CONTACTS,
     box_overlap,
     overlap_of_rows,
     resolve_contacts,
     solids_of,
 )
+from drivesim.town.motion import SLIDING
 from drivesim.town.physics import step_external
 from drivesim.town.queries import LaneMap
 from drivesim.town.roads import RoadNetwork
@@ -47,6 +48,7 @@ from drivesim.town.state import (
 from drivesim.town.weather import preset
 
 MAX_STEP_S = 0.1  # longer ticks are cut into equal parts
+MODEL_PHYSICS = ordinary_rows()
 STOP_BOX_BEFORE_M, STOP_BOX_AFTER_M = 4.0, 2.0
 TRAFFIC_MODELS: tuple[int, ...] = tuple(
     row for row, model in enumerate(MODELS) if model.blueprint.startswith("vehicle.") and model.width_m < 2.6
@@ -54,7 +56,7 @@ TRAFFIC_MODELS: tuple[int, ...] = tuple(
 WALKER_MODELS: tuple[int, ...] = tuple(row for row, model in enumerate(MODELS) if model.base_type == "pedestrian")
 _MOTION_FIELDS = (
     "velocity", "acceleration", "yaw_rate", "speed", "steer_angle", "control", "walker_control", "lamps", "lane_offset",
-    "lane_s", "traffic",
+    "lane_s", "traffic", "physics", "motion",
 )  # fmt: skip
 
 
@@ -92,6 +94,11 @@ class Town:
     def state(self) -> TownState:
         """The live state; writing into its arrays changes the town."""
         return self._state
+
+    @property
+    def solids(self) -> NDArray[np.float64]:
+        """Static boxes (n, 6): x, y, yaw, half length, half width, height."""
+        return self._solids.box
 
     @cached_property
     def walk_table(self) -> people.WalkTable:
@@ -227,6 +234,7 @@ class Town:
         s = self._state
         s.xyz[row], s.rotation[row] = (x, y, z), (roll, pitch, yaw)
         if speed_mps is not None:
+            s.motion[row, SLIDING] = 0.0
             s.speed[row] = speed_mps
             s.velocity[row] = (speed_mps * math.cos(yaw), speed_mps * math.sin(yaw), 0.0)
         if s.policy[row] == POLICY_TRAFFIC:
@@ -252,8 +260,8 @@ class Town:
             traffic.step_traffic(self._roads, self._actors, dt_s)
         if np.any(live & (s.policy == POLICY_WALKER)):
             people.step_walkers(self._roads, self.walk_table, self._actors, dt_s)
-        step_external(self._roads, self._actors, dt_s)
-        count = resolve_contacts(self._actors, self._solids, MASS_KG, self._contact_rows, self._contact_values)
+        step_external(self._roads, self._actors, MODEL_PHYSICS, dt_s)
+        count = resolve_contacts(self._actors, self._solids, MODEL_PHYSICS, self._contact_rows, self._contact_values)
         contacts = np.zeros(count, CONTACT)
         contacts["row_a"], contacts["row_b"] = self._contact_rows[:count].T
         contacts["impulse"], contacts["normal"] = self._contact_values[:count, :3], self._contact_values[:count, 3:]
