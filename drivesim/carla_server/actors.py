@@ -14,6 +14,7 @@ from drivesim.carla_server.rpc import Packed, pack
 from drivesim.carla_server.structs import Vector, box_to_wire
 
 ACTOR_LIMIT = 20_000
+RETIRED_LIMIT, ID_LEAP = 4096, 100_000
 SENSOR_STREAM = 1_000_000  # stream id of a sensor = this + its actor id; the world's is 1
 
 
@@ -59,13 +60,17 @@ class ServerActor:
 
 
 class ActorTable:
-    """All actors of an episode by id; ids only grow, also across episodes."""
+    """All actors of an episode by id; ids only grow, also across episodes.
+
+    A replay alone may give an id again: to an actor like the one that had it, since clients keep what they know of it.
+    """
 
     def __init__(self, capacity: int, first_id: int) -> None:
         self._by_id: dict[int, ServerActor] = {}
         self.next_id = first_id
         self.row_id: NDArray[np.uint32] = np.zeros(capacity, np.uint32)  # actor id of each row of the town
         self.changes = 0  # counts additions and removals
+        self._retired: dict[int, object] = {}  # the last that were removed: id -> what clients know of it
 
     def __iter__(self) -> Iterator[ServerActor]:
         return iter(self._by_id.values())
@@ -73,10 +78,14 @@ class ActorTable:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, type_id: str, **fields: Any) -> ServerActor:
-        """A new actor with the next id."""
+    def add(self, type_id: str, *, wanted_id: int = 0, **fields: Any) -> ServerActor:
+        """A new actor with the next id, or with the wanted one where clients know nothing else by it."""
         actor = ServerActor(self.next_id, type_id, **fields)
-        self.next_id += 1
+        unused = self.next_id <= wanted_id < self.next_id + ID_LEAP
+        if unused or (wanted_id in self._retired and self._retired[wanted_id] == _known(actor)):
+            actor.actor_id = wanted_id
+        self._retired.pop(actor.actor_id, None)
+        self.next_id = max(self.next_id, actor.actor_id + 1)
         self._by_id[actor.actor_id] = actor
         if actor.row >= 0:
             self.row_id[actor.row] = actor.actor_id
@@ -86,6 +95,9 @@ class ActorTable:
     def remove(self, actor: ServerActor) -> None:
         """Forget an actor."""
         del self._by_id[actor.actor_id]
+        self._retired[actor.actor_id] = _known(actor)
+        if len(self._retired) > RETIRED_LIMIT:
+            del self._retired[next(iter(self._retired))]
         if actor.row >= 0:
             self.row_id[actor.row] = 0
         self.changes += 1
@@ -97,3 +109,8 @@ class ActorTable:
     def of_row(self, row: int) -> ServerActor | None:
         """The actor of a row of the town, or None."""
         return self._by_id.get(int(self.row_id[row])) if row >= 0 else None
+
+
+def _known(actor: ServerActor) -> object:
+    """What clients keep of an actor for the whole episode."""
+    return actor.type_id, actor.uid, actor.attributes, actor.parent_id, actor.stream_id

@@ -83,9 +83,12 @@ class Episode:
         return actor.row
 
     def spawn(
-        self, description: ActorDescription, xyz: Vector, rotation: Vector, parent_id: int = 0
+        self, description: ActorDescription, xyz: Vector, rotation: Vector, parent_id: int = 0, *,
+        checked: bool = True, wanted_id: int = 0,
     ) -> ServerActor:  # fmt: skip
         """Make an actor; the transform is relative to the parent where there is one.
+
+        A replay puts actors anywhere (`checked` false), under the id that they had (`wanted_id`) if it is to be had.
 
         Raises:
             Refusal: with CARLA's own texts.
@@ -101,7 +104,7 @@ class Episode:
             raise Refusal(f"Spawn failed: the server holds at most {ACTOR_LIMIT} actors")
         if blueprint.model >= 0:
             world = self.matrix_of(parent) @ relative if parent else relative
-            return self._spawn_in_town(blueprint, description, world, parent_id)
+            return self._spawn_in_town(blueprint, description, world, parent_id, checked, wanted_id)
         if blueprint.type_id in UNSERVED:
             raise Refusal(f"Spawn failed: {blueprint.type_id} is not served by this version of drivesim")
         actor = self.actors.add(
@@ -247,8 +250,9 @@ class Episode:
     # ---- parts
 
     def _spawn_in_town(
-        self, blueprint: Blueprint, description: ActorDescription, world: Floats, parent_id: int
-    ) -> ServerActor:
+        self, blueprint: Blueprint, description: ActorDescription, world: Floats, parent_id: int, checked: bool,
+        wanted_id: int,
+    ) -> ServerActor:  # fmt: skip
         values = blueprint.values(description.values())
         model = MODELS[blueprint.model]
         xyz, rotation = pose_from_matrix(world)
@@ -260,22 +264,24 @@ class Episode:
         row = self.town.spawn(
             blueprint.model, float(xyz[0]), float(xyz[1]), z, float(rotation[2]), policy=policy,
             pitch=float(rotation[1]), roll=float(rotation[0]), tint=_color(description.values().get("color", "")),
+            check_collision=checked,
         )  # fmt: skip
         if row < 0:
             raise Refusal(COLLIDES)
         if description.values().get("sticky_control", "true").lower() in ("false", "0"):
             self.not_sticky.add(row)
-        return self._add_row(row, blueprint, values, parent_id)
+        return self._add_row(row, blueprint, values, parent_id, wanted_id)
 
     def _add_row(
-        self, row: int, blueprint: Blueprint, values: tuple[tuple[str, int, str], ...], parent_id: int
-    ) -> ServerActor:
+        self, row: int, blueprint: Blueprint, values: tuple[tuple[str, int, str], ...], parent_id: int,
+        wanted_id: int = 0,
+    ) -> ServerActor:  # fmt: skip
         model = MODELS[blueprint.model]
         half = (model.length_m / 2, model.width_m / 2, model.height_m / 2)
         centre = (0.0, 0.0, 0.0 if model.base_type == "pedestrian" else half[2])
         tags = _semantic_tags(blueprint.model)
         return self.actors.add(blueprint.type_id, uid=blueprint.uid, attributes=values, parent_id=parent_id, row=row,
-                               box_centre=centre, box_extent=half, tags=tags)  # fmt: skip
+                               box_centre=centre, box_extent=half, tags=tags, wanted_id=wanted_id)  # fmt: skip
 
     def _follow_ackermann(self, row: int, target: Ackermann, dt_s: float) -> None:
         state = self.town.state

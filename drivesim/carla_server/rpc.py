@@ -43,6 +43,10 @@ class Deferred:
         """Send the answer; harmless if the client has gone."""
         self._peer.answer(self._message_id, self._kind, value)
 
+    def refuse(self, text: str) -> None:
+        """Answer with an error; harmless if the client has gone."""
+        self._peer.refuse(self._message_id, self._kind, text)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -138,18 +142,19 @@ class Peer:
         try:
             value = call.handler(self, *params[1:]) if call.peer else call.handler(*params[1:])
         except Refusal as refusal:
-            self._refuse(message_id, call.kind, str(refusal))
+            self.refuse(message_id, call.kind, str(refusal))
         except (TypeError, ValueError, IndexError, KeyError, OverflowError, AttributeError) as error:
             log.debug("malformed arguments of %s", method, exc_info=True)
-            self._refuse(message_id, call.kind, f"{method}: malformed arguments ({error})")
+            self.refuse(message_id, call.kind, f"{method}: malformed arguments ({error})")
         except Exception as error:
             log.exception("%s failed", method)
-            self._refuse(message_id, call.kind, f"{method}: failed in the server ({type(error).__name__}: {error})")
+            self.refuse(message_id, call.kind, f"{method}: failed in the server ({type(error).__name__}: {error})")
         else:
             if not isinstance(value, Deferred):
                 self.answer(message_id, call.kind, value)
 
-    def _refuse(self, message_id: int, kind: int, text: str) -> None:
+    def refuse(self, message_id: int, kind: int, text: str) -> None:
+        """Send an error, wrapped as the kind of call has it."""
         body = bytes(pack([text]))
         if kind == VALUE:
             self._send(message_id, b"\x91\x92\x00", body)
