@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from drivesim.carla_server.commands import Batch
+from drivesim.carla_server.map_objects import ALL_LAYERS
 from drivesim.carla_server.rpc import BARE, VALUE, VOID, Call, Packed, Peer, Refusal, encode
 from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import EpisodeSettings, flag, identifier, text, transform_to_wire
@@ -23,7 +24,8 @@ LAYERED_TOWNS = ("Town01", "Town02", "Town03", "Town04", "Town05", "Town06", "To
 
 MOST_SPAWN_POINTS = 384  # CARLA's own towns have 100 to 370
 SPAWN_LIFT_M = 0.5  # above the road, as CARLA's spawn points are
-AXLE_M = 1.4  # half a wheelbase
+AXLES_M = (0.5, 1.4, 2.85)  # half the wheelbases of a bicycle, a car, a bus
+MOST_BEND_RAD = math.radians(0.003)
 
 
 class SessionCalls:
@@ -68,9 +70,9 @@ class SessionCalls:
             raise Refusal(f"request_file: no file {name!r}")
         return navigation.data
 
-    def load_new_episode(self, name: str, reset_settings: Any = True, *_: Any) -> None:
-        """Load or reload a map."""
-        self._simulation.load(text(name), flag(reset_settings))
+    def load_new_episode(self, name: str, reset_settings: Any = True, layers: Any = ALL_LAYERS, *_: Any) -> None:
+        """Load or reload a map, with only these of its layers."""
+        self._simulation.load(text(name), flag(reset_settings), identifier(layers, 16))
         self._server.settings_changed()
 
     def copy_opendrive_to_file(self, opendrive: str, *_: Any) -> None:
@@ -117,20 +119,29 @@ class SessionCalls:
 
 
 def spawn_points(town: Town) -> list[Any]:
-    """Transforms over driving lanes, pitched as the road is; no more than the town could hold at once."""
+    """Transforms over driving lanes, pitched as the road is; no more than the town could hold at once.
+
+    Places where the road bends under the wheels are left out: there the pitch depends on the wheelbase.
+    """
     network = town.network
-    count = len(network.spawn_yaw_rad)
-    most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
-    chosen = np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
-    points = []
-    for point in chosen.tolist():
+    poses = []
+    for point in range(len(network.spawn_yaw_rad)):
         x, y, z = network.spawn_xyz_m[point].tolist()
         yaw = wrap_angle(float(network.spawn_yaw_rad[point]))  # as a standing vehicle there reports it
-        ahead_x, ahead_y = AXLE_M * math.cos(yaw), AXLE_M * math.sin(yaw)
-        front, rear = (_road_height_m(town, x + k * ahead_x, y + k * ahead_y, z, yaw) for k in (1.0, -1.0))
-        pitch = math.atan2(front - rear, 2.0 * AXLE_M)
-        points.append(transform_to_wire((x, y, z + SPAWN_LIFT_M), (0.0, pitch, yaw)))
-    return points
+        pitches = [_road_pitch(town, x, y, z, yaw, axle_m) for axle_m in AXLES_M]
+        bend = max(pitches) - min(pitches)
+        poses.append((bend > MOST_BEND_RAD, transform_to_wire((x, y, z + SPAWN_LIFT_M), (0.0, pitches[1], yaw))))
+    level = [pose for bent, pose in poses if not bent] or [pose for _, pose in poses]
+    most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
+    chosen = np.linspace(0, len(level) - 1, min(len(level), most)).round().astype(np.int64)
+    return [level[point] for point in chosen.tolist()]
+
+
+def _road_pitch(town: Town, x: float, y: float, z: float, yaw: float, axle_m: float) -> float:
+    """Slope in radians between two axles, each so far from the middle."""
+    ahead_x, ahead_y = axle_m * math.cos(yaw), axle_m * math.sin(yaw)
+    front, rear = (_road_height_m(town, x + k * ahead_x, y + k * ahead_y, z, yaw) for k in (1.0, -1.0))
+    return math.atan2(front - rear, 2.0 * axle_m)
 
 
 def _road_height_m(town: Town, x: float, y: float, z: float, yaw: float) -> float:

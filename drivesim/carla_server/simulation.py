@@ -6,22 +6,23 @@ import logging
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drivesim.carla_server.cameras import RGB, CameraModel, Shot
 from drivesim.carla_server.connection import Connection
 from drivesim.carla_server.episode import Episode
+from drivesim.carla_server.map_objects import ALL_LAYERS
 from drivesim.carla_server.navmesh import NavigationFile, navigation_file
 from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensors import SensorRig
-from drivesim.carla_server.snapshot import STATE_MAP_CHANGE
+from drivesim.carla_server.snapshot import STATE_MAP_CHANGE, STATE_PENDING_LIGHTS
 from drivesim.carla_server.streaming import StreamHub
 from drivesim.carla_server.structs import EpisodeSettings
+from drivesim.carla_server.surroundings import Surroundings
 from drivesim.carla_server.world_observer import WorldObserver
 from drivesim.town import towns
 from drivesim.town.roads import RoadNetwork
-from drivesim.town.scenery import scenery
+from drivesim.town.scenery import Scenery, scenery
 from drivesim.town.town import Town
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 WORLD_STREAM = 1
 FREE_RUN_S = 1.0 / 30.0
 MAP_CHANGE_SNAPSHOTS = 3
+LIGHT_UPDATE_SNAPSHOTS = 2
 KEPT_RENDERERS = 2
 KEPT_SCENERIES = 4
 OPENDRIVE_LIMIT = 48 << 20
@@ -49,11 +51,16 @@ class Simulation:
         self._capacity = capacity
         self._episodes = 0
         self._renderers: dict[str, Any] = {}
+<<<<<<< Updated upstream
         self._casters: dict[str, Any] = {}
         self._scenery: dict[str, NDArray[np.float64]] = {}
+=======
+        self._scenery: dict[str, Scenery] = {}
+>>>>>>> Stashed changes
         self._navigation: dict[str, NavigationFile] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
         self._unseen = 0
+        self._stale_lamps = 0
         hub.on_subscribed = self._subscribed
         hub.is_stream = self._is_stream
         self.episode = self._opened(town_name)
@@ -61,8 +68,8 @@ class Simulation:
 
     # ---- episodes
 
-    def load(self, map_name: str, reset_settings: bool) -> None:
-        """Start a fresh episode; the empty name reloads the present map.
+    def load(self, map_name: str, reset_settings: bool, layers: int = ALL_LAYERS) -> None:
+        """Start a fresh episode; the empty name reloads the present map. `layers` are carla.MapLayer bits to show.
 
         Raises:
             Refusal: no such map.
@@ -75,7 +82,7 @@ class Simulation:
                 self.hub.close_stream(actor.stream_id)
         if reset_settings:
             self.settings = EpisodeSettings()
-        self._start()
+        self._start(layers)
 
     def generate(self, opendrive: str) -> None:
         """Keep an OpenDRIVE text for the `OpenDriveMap` that a client loads next.
@@ -103,24 +110,40 @@ class Simulation:
             except (towns.UnknownTown, towns.TownUnavailable) as error:
                 raise Refusal(f"Map '{name}' not found: {error}") from None
         self._episodes += 1
-        solids = self._solids(network, f"{short} {hash(text)}")
-        town = Town(network, seed=self._seed, capacity=self._capacity, solids=solids)
+        town = Town(network, seed=self._seed, capacity=self._capacity)
         return Episode(self._episodes, f"Carla/Maps/{short}{layered}", text, town, first_id)
 
-    def _start(self) -> None:
+    def _start(self, layers: int = ALL_LAYERS) -> None:
         """Make what goes with the new episode, and tell all listeners at once."""
+        self.surroundings = Surroundings(self.episode.town.network, self._things(), layers)
+        self.surroundings.settle(self.episode.town)
+        if self._map_key in self._renderers:
+            self.surroundings.dress(self._renderers[self._map_key])
         self.observer = WorldObserver(self.episode)
         self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter, self.ray_caster)
         self._unseen = MAP_CHANGE_SNAPSHOTS
         self.frame += 1
         self._publish_snapshot()
 
-    def _solids(self, network: RoadNetwork, key: str) -> NDArray[np.float64]:
-        """The boxes of the town's scenery, kept for reloads."""
+    def _things(self) -> Scenery:
+        """The scenery of the present map, kept for reloads."""
+        key = self._map_key
         if key not in self._scenery:
             _make_room(self._scenery, KEPT_SCENERIES)
-            self._scenery[key] = np.asarray(scenery(network, self._seed).solids, np.float64)
+            self._scenery[key] = scenery(self.episode.town.network, self._seed)
         return self._scenery[key]
+
+    def surroundings_changed(self) -> None:
+        """Bring what clients did to the map's objects and lamps into the town and its pictures."""
+        self.painter.finish()
+        self.surroundings.changed = True
+        self.surroundings.settle(self.episode.town)
+        if self._map_key in self._renderers:
+            self.surroundings.dress(self._renderers[self._map_key])
+
+    def lamps_changed(self) -> None:
+        """Make all clients ask for the street lamps again."""
+        self._stale_lamps = LIGHT_UPDATE_SNAPSHOTS
 
     def renderer(self) -> Any:
         """The renderer of the present map; made on first use, because a scene takes a while to bake."""
@@ -130,6 +153,7 @@ class Simulation:
         if key not in self._renderers:
             _make_room(self._renderers, KEPT_RENDERERS)
             self._renderers[key] = TownRenderer(self.episode.town.network, seed=self._seed)
+            self.surroundings.dress(self._renderers[key])
         return self._renderers[key]
 
     def ray_caster(self) -> Any:
@@ -195,7 +219,9 @@ class Simulation:
 
     def _publish_snapshot(self) -> None:
         flags = STATE_MAP_CHANGE if self._unseen > 0 else 0
+        flags |= STATE_PENDING_LIGHTS if self._stale_lamps > 0 else 0
         self._unseen -= 1
+        self._stale_lamps -= 1
         parts = self.observer.observe(self.frame, self.delta_s, flags)
         self.hub.publish(WORLD_STREAM, parts, lossy=self._lossy)
 

@@ -90,6 +90,10 @@ class Town:
         self.collisions: NDArray[Any] = np.zeros(0, CONTACT)
         self.reset(seed)
 
+    def set_solids(self, boxes: NDArray[np.float64] | None) -> None:
+        """Take other static boxes, (n, 6) as for `__init__`."""
+        self._solids = solids_of(boxes)
+
     @property
     def state(self) -> TownState:
         """The live state; writing into its arrays changes the town."""
