@@ -51,12 +51,8 @@ class Simulation:
         self._capacity = capacity
         self._episodes = 0
         self._renderers: dict[str, Any] = {}
-<<<<<<< Updated upstream
         self._casters: dict[str, Any] = {}
-        self._scenery: dict[str, NDArray[np.float64]] = {}
-=======
         self._scenery: dict[str, Scenery] = {}
->>>>>>> Stashed changes
         self._navigation: dict[str, NavigationFile] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
         self._unseen = 0
