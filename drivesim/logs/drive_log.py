@@ -169,8 +169,13 @@ class DriveLog:
         if not self.has_state:
             raise LogError(f"{self.path} has no world state (it was not recorded in the embedded world)")
         i = self._index(i)
-        names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        missing = [name for name in names if f"{STATE_GROUP}/{name}" not in self.columns]
+        known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        names = [name for name in known if f"{STATE_GROUP}/{name}" in self.columns]
+        missing = [
+            name
+            for name, f in known.items()
+            if name not in names and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
         if missing:
             raise LogError(f"{self.path} is of another version (its state lacks {missing[0]}); record it again")
         return kind(**{name: self._cached(f"{STATE_GROUP}/{name}", i, i + 1)[0].copy() for name in names})

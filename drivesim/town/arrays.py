@@ -82,6 +82,9 @@ class Actors(NamedTuple):
     path: I32
     actor_rng: U64
     light_state: U8
+    physics: F32
+    motion: F32
+    friction: F64
 
 
 def roads_of(network: RoadNetwork) -> Roads:

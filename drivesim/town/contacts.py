@@ -1,7 +1,8 @@
 """Collisions: oriented boxes of actors against each other and against solid scenery.
 
 Contacts are found by separating axes in the plane (heights must overlap too) and resolved at once:
-boxes are pushed apart by their mass ratio, the relative normal speed is lost, walkers fall.
+boxes are pushed apart by their mass ratio, the relative normal speed is lost, cars with physics are thrown
+and turned as rigid bodies, the town's own traffic stays in its lanes, walkers fall.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -15,16 +16,27 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drivesim.town.arrays import Actors
-from drivesim.town.catalogue import MODELS
+from drivesim.town.chassis import CHANGED, MASS_KG, YAW_INERTIA
 from drivesim.town.drivers import BRAKE_DECEL, BRAKE_LEFT, CHANGE_LEFT, CHANGE_TOTAL, COOLDOWN, OFFSET_FROM
-from drivesim.town.state import KIND_FREE, KIND_VEHICLE, KIND_WALKER, POLICY_KINEMATIC, POLICY_TRAFFIC, POLICY_WALKER
+from drivesim.town.motion import LATERAL, SLIDING
+from drivesim.town.state import (
+    KIND_FREE,
+    KIND_VEHICLE,
+    KIND_WALKER,
+    POLICY_EXTERNAL,
+    POLICY_KINEMATIC,
+    POLICY_TRAFFIC,
+    POLICY_WALKER,
+)  # fmt: skip
 from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER
 
 MAX_CONTACTS = 256
 CRASH_STOP_S, FALL_S = 4.0, 5.0
 FALL_MPS = 0.8  # a walker that is pushed to more than this falls
 CONTACT = np.dtype([("row_a", np.int32), ("row_b", np.int32), ("impulse", np.float64, 3), ("normal", np.float64, 3)])
-MASS_KG: NDArray[np.float64] = np.array([model.mass_kg for model in MODELS])
+F32 = NDArray[np.float32]
+RESTITUTION, CONTACT_FRICTION = 0.1, 0.3
+SLIP_MPS, SLIP_RAD_S = 0.3, 0.1  # a blow below both does not break a tyre's hold
 
 
 class Solids(NamedTuple):
@@ -125,32 +137,94 @@ def overlap_of_rows(actors: Actors, a: int, b: int) -> tuple[float, float, float
 
 
 @njit(cache=True, error_model="numpy")
-def _inverse_mass(actors: Actors, row: int, mass_kg: NDArray[np.float64]) -> float:
-    """0 for what nothing can move."""
-    if actors.policy[row] == POLICY_KINEMATIC and actors.kind[row] != KIND_WALKER:
-        return 0.0
-    return 1.0 / mass_kg[actors.model[row]]
+def _mass_kg(actors: Actors, row: int, models: F32) -> float:
+    if actors.physics[row, CHANGED] > 0.0:
+        return actors.physics[row, MASS_KG]
+    return models[actors.model[row], MASS_KG]
 
 
 @njit(cache=True, error_model="numpy")
-def _strike(actors: Actors, row: int, jx: float, jy: float, push_x: float, push_y: float, inverse_mass: float) -> None:
-    """Give one actor its share of an impulse (N s) and of the push apart (m)."""
-    yaw = actors.rotation[row, 2]
-    c, s = math.cos(yaw), math.sin(yaw)
+def _inverse_mass(actors: Actors, row: int, models: F32) -> float:
+    """0 for what nothing can move."""
+    if row < 0 or (actors.policy[row] == POLICY_KINEMATIC and actors.kind[row] != KIND_WALKER):
+        return 0.0
+    return 1.0 / _mass_kg(actors, row, models)
+
+
+@njit(cache=True, error_model="numpy")
+def _inverse_inertia(actors: Actors, row: int, models: F32) -> float:
+    """Of what a blow off its middle turns: cars with physics; 0 for all else."""
+    if row < 0 or actors.kind[row] != KIND_VEHICLE or actors.policy[row] != POLICY_EXTERNAL:
+        return 0.0
+    car = actors.physics[row] if actors.physics[row, CHANGED] > 0.0 else models[actors.model[row]]
+    return 1.0 / car[YAW_INERTIA]
+
+
+@njit(cache=True, error_model="numpy")
+def _corners_inside(
+    ax: float, ay: float, ayaw: float, al: float, aw: float, bx: float, by: float, byaw: float, bl: float, bw: float
+) -> tuple[float, float, int]:
+    """Sum of the corners of box a that are in box b, and their number."""
+    x, y, count = 0.0, 0.0, 0
+    ca, sa, cb, sb = math.cos(ayaw), math.sin(ayaw), math.cos(byaw), math.sin(byaw)
+    for i in range(4):
+        along, across = (al if i % 2 == 0 else -al), (aw if i < 2 else -aw)
+        px, py = ax + ca * along - sa * across, ay + sa * along + ca * across
+        dx, dy = px - bx, py - by
+        if abs(cb * dx + sb * dy) <= bl and abs(cb * dy - sb * dx) <= bw:
+            x, y, count = x + px, y + py, count + 1
+    return x, y, count
+
+
+@njit(cache=True, error_model="numpy")
+def touch_point(
+    ax: float, ay: float, ayaw: float, al: float, aw: float, bx: float, by: float, byaw: float, bl: float, bw: float
+) -> tuple[float, float]:
+    """Where two overlapping boxes touch: the mean of the corners of each that are in the other."""
+    x1, y1, n1 = _corners_inside(ax, ay, ayaw, al, aw, bx, by, byaw, bl, bw)
+    x2, y2, n2 = _corners_inside(bx, by, byaw, bl, bw, ax, ay, ayaw, al, aw)
+    if n1 + n2 == 0:  # two boxes that cross
+        return 0.5 * (ax + bx), 0.5 * (ay + by)
+    return (x1 + x2) / (n1 + n2), (y1 + y2) / (n1 + n2)
+
+
+@njit(cache=True, error_model="numpy")
+def _push_apart(actors: Actors, row: int, push_x: float, push_y: float) -> None:
+    """Move an actor out of another's box (m)."""
     actors.xyz[row, 0] += push_x
     actors.xyz[row, 1] += push_y
-    if actors.kind[row] == KIND_VEHICLE and inverse_mass > 0.0:
-        before = actors.speed[row]
-        actors.speed[row] += (c * jx + s * jy) * inverse_mass
-        actors.velocity[row, 0] += (actors.speed[row] - before) * c
-        actors.velocity[row, 1] += (actors.speed[row] - before) * s
+    if actors.policy[row] == POLICY_TRAFFIC:
+        c, s = math.cos(actors.rotation[row, 2]), math.sin(actors.rotation[row, 2])
+        actors.lane_s[row] = max(actors.lane_s[row] + c * push_x + s * push_y, 0.0)
+        actors.lane_offset[row] += c * push_y - s * push_x
+        actors.traffic[row, OFFSET_FROM] = actors.lane_offset[row]
+        actors.traffic[row, CHANGE_TOTAL] = actors.traffic[row, CHANGE_LEFT] = 3.0
+
+
+@njit(cache=True, error_model="numpy")
+def _strike(actors: Actors, row: int, jx: float, jy: float, turn: float, inverse_mass: float) -> None:
+    """Give one actor its share of an impulse (N s); `turn` is the change of its turn rate (rad/s)."""
+    if inverse_mass == 0.0:
+        return
+    yaw = actors.rotation[row, 2]
+    c, s = math.cos(yaw), math.sin(yaw)
+    dvx, dvy = jx * inverse_mass, jy * inverse_mass
+    if actors.policy[row] == POLICY_EXTERNAL and actors.kind[row] != KIND_WALKER:
+        actors.velocity[row, 0] += dvx
+        actors.velocity[row, 1] += dvy
+        if actors.kind[row] == KIND_VEHICLE:
+            actors.yaw_rate[row] += turn
+            _let_go(actors, row, c * dvx + s * dvy, c * dvy - s * dvx, turn)
+        else:
+            actors.speed[row] = math.hypot(actors.velocity[row, 0], actors.velocity[row, 1])
+    elif actors.kind[row] == KIND_VEHICLE:  # the town's own traffic stays in its lane
+        along = c * dvx + s * dvy
+        actors.speed[row] += along
+        actors.velocity[row, 0] += along * c
+        actors.velocity[row, 1] += along * s
     if actors.policy[row] == POLICY_TRAFFIC:
         actors.speed[row] = max(actors.speed[row], 0.0)
         traffic = actors.traffic[row]
-        actors.lane_s[row] = max(actors.lane_s[row] + c * push_x + s * push_y, 0.0)
-        actors.lane_offset[row] += c * push_y - s * push_x
-        traffic[OFFSET_FROM] = actors.lane_offset[row]
-        traffic[CHANGE_TOTAL] = traffic[CHANGE_LEFT] = 3.0
         if math.hypot(jx, jy) * inverse_mass > 0.3:
             traffic[BRAKE_DECEL], traffic[BRAKE_LEFT], traffic[COOLDOWN] = 6.0, CRASH_STOP_S, 15.0
     if actors.kind[row] == KIND_WALKER:
@@ -161,24 +235,62 @@ def _strike(actors: Actors, row: int, jx: float, jy: float, push_x: float, push_
 
 
 @njit(cache=True, error_model="numpy")
+def _let_go(actors: Actors, row: int, along: float, across: float, turn: float) -> None:
+    """A car that is thrown to the side slips; a blow along it leaves it rolling."""
+    motion = actors.motion[row]
+    actors.speed[row] += along
+    if motion[SLIDING] > 0.0:
+        motion[LATERAL] += across
+    elif abs(across) > SLIP_MPS or abs(turn) > SLIP_RAD_S:
+        c, s = math.cos(actors.rotation[row, 2]), math.sin(actors.rotation[row, 2])
+        motion[SLIDING] = 1.0
+        motion[LATERAL] = c * actors.velocity[row, 1] - s * actors.velocity[row, 0]
+    else:  # the tyres take it at once
+        c, s = math.cos(actors.rotation[row, 2]), math.sin(actors.rotation[row, 2])
+        actors.velocity[row, 0] += s * across
+        actors.velocity[row, 1] -= c * across
+        actors.yaw_rate[row] -= turn
+
+
+@njit(cache=True, error_model="numpy")
 def _contact(
-    actors: Actors, a: int, b: int, depth: float, nx: float, ny: float, mass_kg: NDArray[np.float64],
+    actors: Actors, a: int, b: int, depth: float, nx: float, ny: float, x: float, y: float, models: F32,
     values: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Resolve one contact; b = -1 is scenery. Writes impulse on a (3) and normal (3) into `values`."""
-    ia = _inverse_mass(actors, a, mass_kg)
-    ib = _inverse_mass(actors, b, mass_kg) if b >= 0 else 0.0
-    bvx = actors.velocity[b, 0] if b >= 0 else 0.0
-    bvy = actors.velocity[b, 1] if b >= 0 else 0.0
-    approach = (actors.velocity[a, 0] - bvx) * nx + (actors.velocity[a, 1] - bvy) * ny
-    total = ia + ib
-    impulse = max(approach, 0.0) * 1.1 / total if total > 0.0 else 0.0
-    push = (depth + 0.01) / total if total > 0.0 else 0.0
-    values[0], values[1], values[2] = -impulse * nx, -impulse * ny, 0.0
-    values[3], values[4], values[5] = nx, ny, 0.0
-    _strike(actors, a, -impulse * nx, -impulse * ny, -push * ia * nx, -push * ia * ny, ia)
+    """Resolve one contact at x, y; b = -1 is scenery. Writes impulse on a (3) and normal (3) into `values`.
+
+    Newton's restitution along the normal, Coulomb's friction across it; neither gives more than it takes.
+    """
+    ia, ib = _inverse_mass(actors, a, models), _inverse_mass(actors, b, models)
+    wa, wb = _inverse_inertia(actors, a, models), _inverse_inertia(actors, b, models)
+    ax, ay = x - actors.xyz[a, 0], y - actors.xyz[a, 1]
+    bx, by, vx, vy = 0.0, 0.0, 0.0, 0.0
     if b >= 0:
-        _strike(actors, b, impulse * nx, impulse * ny, push * ib * nx, push * ib * ny, ib)
+        bx, by = x - actors.xyz[b, 0], y - actors.xyz[b, 1]
+        rate = actors.yaw_rate[b] if wb > 0.0 else 0.0
+        vx, vy = actors.velocity[b, 0] - rate * by, actors.velocity[b, 1] + rate * bx
+    rate = actors.yaw_rate[a] if wa > 0.0 else 0.0
+    vx, vy = actors.velocity[a, 0] - rate * ay - vx, actors.velocity[a, 1] + rate * ax - vy
+    arm_a, arm_b = ax * ny - ay * nx, bx * ny - by * nx
+    total = ia + ib + wa * arm_a * arm_a + wb * arm_b * arm_b
+    jn = max(vx * nx + vy * ny, 0.0) * (1.0 + RESTITUTION) / total if total > 0.0 else 0.0
+    jx, jy = -jn * nx, -jn * ny
+    if jn > 0.0 and wa + wb > 0.0:
+        tx, ty = -ny, nx
+        across_a, across_b = ax * ty - ay * tx, bx * ty - by * tx
+        coupled = wa * arm_a * across_a + wb * arm_b * across_b  # the normal blow turns, too
+        sliding = vx * tx + vy * ty - jn * coupled
+        jt = sliding / (ia + ib + wa * across_a * across_a + wb * across_b * across_b)
+        jt = min(max(jt, -CONTACT_FRICTION * jn), CONTACT_FRICTION * jn)
+        jx, jy = jx - jt * tx, jy - jt * ty
+    values[0], values[1], values[2] = jx, jy, 0.0
+    values[3], values[4], values[5] = nx, ny, 0.0
+    push = (depth + 0.01) / (ia + ib) if ia + ib > 0.0 else 0.0
+    _push_apart(actors, a, -push * ia * nx, -push * ia * ny)
+    _strike(actors, a, jx, jy, wa * (ax * jy - ay * jx), ia)
+    if b >= 0:
+        _push_apart(actors, b, push * ib * nx, push * ib * ny)
+        _strike(actors, b, -jx, -jy, -wb * (bx * jy - by * jx), ib)
 
 
 @njit(cache=True, error_model="numpy")
@@ -186,12 +298,17 @@ def _never_touch(actors: Actors, a: int, b: int) -> bool:
     """The town's own walkers slip past each other; what stands still does not collide with what stands still."""
     if actors.policy[a] == POLICY_WALKER and actors.policy[b] == POLICY_WALKER:
         return True
-    return actors.speed[a] == 0.0 and actors.speed[b] == 0.0
+    return not (_moves(actors, a) or _moves(actors, b))
+
+
+@njit(cache=True, error_model="numpy")
+def _moves(actors: Actors, row: int) -> bool:
+    return actors.speed[row] != 0.0 or actors.motion[row, SLIDING] > 0.0
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def resolve_contacts(
-    actors: Actors, solids: Solids, mass_kg: NDArray[np.float64], rows: NDArray[np.int32], values: NDArray[np.float64]
+    actors: Actors, solids: Solids, models: F32, rows: NDArray[np.int32], values: NDArray[np.float64]
 ) -> int:
     """Find and resolve the contacts of this tick; fills rows (C, 2) and values (C, 6), returns their number."""
     live = np.flatnonzero(actors.kind != KIND_FREE)
@@ -210,17 +327,22 @@ def resolve_contacts(
             depth, nx, ny = overlap_of_rows(actors, a, b)
             if depth > 0.0 and count < len(rows):
                 rows[count, 0], rows[count, 1] = a, b
-                _contact(actors, a, b, depth, nx, ny, mass_kg, values[count])
+                x, y = touch_point(
+                    actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0],
+                    actors.half_size[a, 1], actors.xyz[b, 0], actors.xyz[b, 1], actors.rotation[b, 2],
+                    actors.half_size[b, 0], actors.half_size[b, 1],
+                )  # fmt: skip
+                _contact(actors, a, b, depth, nx, ny, x, y, models, values[count])
                 count += 1
     for i in range(len(live)):
-        if actors.speed[live[i]] != 0.0:
-            count = _against_scenery(actors, solids, live[i], mass_kg, rows, values, count)
+        if _moves(actors, live[i]):
+            count = _against_scenery(actors, solids, live[i], models, rows, values, count)
     return count
 
 
 @njit(cache=True, error_model="numpy")
 def _against_scenery(
-    actors: Actors, solids: Solids, a: int, mass_kg: NDArray[np.float64], rows: NDArray[np.int32],
+    actors: Actors, solids: Solids, a: int, models: F32, rows: NDArray[np.int32],
     values: NDArray[np.float64], count: int,
 ) -> int:  # fmt: skip
     row = math.floor((actors.xyz[a, 1] - solids.origin_m[1]) / SOLID_CELL_M)
@@ -238,6 +360,10 @@ def _against_scenery(
                 if depth > 0.0 and solids.member[k] != last and count < len(rows):
                     last = solids.member[k]
                     rows[count, 0], rows[count, 1] = a, -1
-                    _contact(actors, a, -1, depth, nx, ny, mass_kg, values[count])
+                    x, y = touch_point(
+                        actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0],
+                        actors.half_size[a, 1], box[0], box[1], box[2], box[3], box[4],
+                    )  # fmt: skip
+                    _contact(actors, a, -1, depth, nx, ny, x, y, models, values[count])
                     count += 1
     return count

@@ -8,15 +8,27 @@ radians, metres). An actor's x, y is the centre of its box; z is the height of t
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
+
+from drivesim.town.chassis import PHYSICS_COLUMNS
+from drivesim.town.motion import MOTION_COLUMNS
 
 KIND_FREE, KIND_VEHICLE, KIND_WALKER, KIND_PROP = range(4)
 POLICY_EXTERNAL, POLICY_TRAFFIC, POLICY_WALKER, POLICY_KINEMATIC, POLICY_PARKED = range(5)
 LIGHT_RED, LIGHT_YELLOW, LIGHT_GREEN, LIGHT_OFF = range(4)  # CARLA's numbers
 TRAFFIC_PARAMETERS = 24  # columns of `traffic`, named in drivesim/town/traffic.py
+FRICTION_VOLUMES = 16  # most volumes of their own friction
+
+
+def _nothing() -> NDArray[np.float32]:
+    return np.zeros((0, 0), np.float32)
+
+
+def _nothing64() -> NDArray[np.float64]:
+    return np.zeros((0, 0))
 
 
 @dataclass
@@ -58,6 +70,19 @@ class TownState:
     light_frozen: NDArray[np.uint8]  # (K,)
     group_phase: NDArray[np.int32]  # (G,)
     group_elapsed_s: NDArray[np.float64]  # (G,)
+    # what logs of earlier versions lack: empty becomes all ordinary
+    physics: NDArray[np.float32] = field(default_factory=_nothing)  # (N, P) of drivesim.town.chassis; 0: ordinary
+    motion: NDArray[np.float32] = field(default_factory=_nothing)  # (N, M) of drivesim.town.motion
+    friction: NDArray[np.float64] = field(default_factory=_nothing64)  # (V, 8) of drivesim.town.friction
+
+    def __post_init__(self) -> None:
+        n = len(self.kind)
+        if self.physics.size == 0:
+            self.physics = np.zeros((n, PHYSICS_COLUMNS), np.float32)
+        if self.motion.size == 0:
+            self.motion = np.zeros((n, MOTION_COLUMNS), np.float32)
+        if self.friction.size == 0:
+            self.friction = np.zeros((FRICTION_VOLUMES, 8))
 
     @staticmethod
     def empty(actors: int, lights: int, groups: int) -> TownState:
@@ -92,4 +117,4 @@ class TownState:
     def from_bytes(data: bytes) -> TownState:
         """Inverse of `to_bytes`; never unpickles."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return TownState(**{f.name: arrays[f.name] for f in fields(TownState)})
+            return TownState(**{f.name: arrays[f.name] for f in fields(TownState) if f.name in arrays})
