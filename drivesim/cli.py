@@ -64,6 +64,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     xodr: Annotated[Path | None, typer.Option(help="Serve this OpenDRIVE file as OpenDriveMap instead.")] = None,
     seed: Annotated[int, typer.Option(help="Of the scenery, the lights and the town's own traffic.")] = 0,
+    recordings: Annotated[
+        Path | None, typer.Option(help="Folder of the recorder's files; by default in the user's cache.")
+    ] = None,
+    any_recording_path: Annotated[
+        bool, typer.Option("--any-recording-path", help="Let clients record to and replay from any path.")
+    ] = False,
 ) -> None:
     """Serve a town to CARLA 0.9.16 clients.
 
@@ -75,10 +81,12 @@ def serve(
     if xodr is not None and not xodr.is_file():
         raise WrongInput(f"no such file: {xodr}")
     require_free_ports(host, port)
+    from drivesim.carla_server.recordings import Recordings
     from drivesim.carla_server.server import CarlaServer
 
     sys.setswitchinterval(0.0005)  # calls are answered while a painter thread runs
-    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed, draw_ahead=True)
+    places = Recordings(recordings, anywhere=any_recording_path)
+    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed, draw_ahead=True, recordings=places)
     if xodr is not None:
         server.simulation.generate(xodr.read_text(encoding="utf-8"))
         server.simulation.load("OpenDriveMap", True)

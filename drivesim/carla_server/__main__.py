@@ -7,7 +7,9 @@ import logging
 import signal
 import sys
 import threading
+from pathlib import Path
 
+from drivesim.carla_server.recordings import Recordings
 from drivesim.carla_server.server import CarlaServer
 
 SWITCH_INTERVAL_S = 0.0005  # calls are answered while a painter holds the interpreter
@@ -21,13 +23,16 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--capacity", type=int, default=512)
+    parser.add_argument("--recordings", type=Path, default=None)
+    parser.add_argument("--any-recording-path", action="store_true")
     parser.add_argument("--draw-ahead", action="store_true")
     parser.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr)
+    places = Recordings(options.recordings, anywhere=options.any_recording_path)
     try:
         server = CarlaServer(options.town, options.host, options.port, seed=options.seed, capacity=options.capacity,
-                             draw_ahead=options.draw_ahead)  # fmt: skip
+                             draw_ahead=options.draw_ahead, recordings=places)  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         print(f"cannot serve: {error}", flush=True)
         return 1

@@ -1,4 +1,4 @@
-"""Calls that this version refuses with a text that names them: the recorder, ROS, G-buffers, messages to actors."""
+"""Calls that this version refuses with a text that names them: ROS, G-buffers, messages to actors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ from drivesim.carla_server.rpc import VALUE, VOID, Call, Refusal
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
 
-_RECORDER = "the recorder is not part of this version; `drivesim record` writes its own logs"
 _ROS = "the server has no ROS bridge"
 _BUFFERS = "the renderer has no G-buffers"
 _REFUSED: dict[str, tuple[int, str]] = {
-    "start_recorder": (VALUE, _RECORDER), "stop_recorder": (VOID, _RECORDER),
-    "show_recorder_file_info": (VALUE, _RECORDER), "show_recorder_collisions": (VALUE, _RECORDER),
-    "show_recorder_actors_blocked": (VALUE, _RECORDER), "replay_file": (VALUE, _RECORDER),
-    "stop_replayer": (VOID, _RECORDER), "set_replayer_time_factor": (VOID, _RECORDER),
-    "set_replayer_ignore_hero": (VOID, _RECORDER), "set_replayer_ignore_spectator": (VOID, _RECORDER),
     "enable_sensor_for_ros": (VOID, _ROS), "disable_sensor_for_ros": (VOID, _ROS),
     "get_gbuffer_token": (VALUE, _BUFFERS), "enable_gbuffers": (VOID, _BUFFERS),
     "send": (VOID, "no actor of this server takes messages"),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
 STOP_LIMIT_S = 5.0
@@ -17,7 +18,7 @@ class EmbeddedServer:
 
     def __init__(
         self, town_name: str = "Town02", *, host: str = "127.0.0.1", port: int = 0, seed: int = 0, capacity: int = 512,
-        draw_ahead: bool = True,
+        draw_ahead: bool = True, recordings: Path | None = None,
     ) -> None:  # fmt: skip
         """Say what to serve; nothing starts yet.
 
@@ -28,10 +29,12 @@ class EmbeddedServer:
             seed: of the town.
             capacity: most vehicles, walkers and props at a time.
             draw_ahead: be ready to draw before the block begins (the very first time on a machine takes minutes).
+            recordings: folder of the recorder's files; in the user's cache when None.
         """
         self._arguments = ["--town", town_name, "--host", host, "--port", str(port), "--seed", str(seed),
                            "--capacity", str(capacity), "--until-stdin-closes"]  # fmt: skip
         self._arguments += ["--draw-ahead"] if draw_ahead else []
+        self._arguments += ["--recordings", str(recordings)] if recordings is not None else []
         self.host = host
         self.port = port
         self.process: subprocess.Popen[str] | None = None

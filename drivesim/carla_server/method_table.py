@@ -8,6 +8,7 @@ from drivesim.carla_server.calls_actors import actor_calls
 from drivesim.carla_server.calls_lights import light_calls
 from drivesim.carla_server.calls_objects import object_calls
 from drivesim.carla_server.calls_outside import outside_calls
+from drivesim.carla_server.calls_recorder import recorder_calls
 from drivesim.carla_server.calls_session import session_calls
 from drivesim.carla_server.calls_vehicles import vehicle_calls
 from drivesim.carla_server.calls_world import world_calls
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 def method_table(server: CarlaServer) -> dict[str, Call]:
     """Method name to its call."""
     table: dict[str, Call] = {}
-    for group in (session_calls, world_calls, object_calls, actor_calls, vehicle_calls, light_calls, outside_calls):
+    for group in (
+        session_calls,
+        world_calls,
+        object_calls,
+        actor_calls,
+        vehicle_calls,
+        light_calls,
+        recorder_calls,
+        outside_calls,
+    ):
         table.update(group(server))
     return table

@@ -14,6 +14,7 @@ from drivesim.carla_server.method_table import method_table
 from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.physics_controls import PhysicsControls
 from drivesim.carla_server.reactor import Reactor, Timer
+from drivesim.carla_server.recordings import Recordings
 from drivesim.carla_server.rpc import Deferred, Peer
 from drivesim.carla_server.simulation import FREE_RUN_S, Simulation
 from drivesim.carla_server.streaming import StreamHub
@@ -28,7 +29,7 @@ class CarlaServer:
 
     def __init__(
         self, town_name: str = "Town02", host: str = "127.0.0.1", port: int = 2000, *, seed: int = 0,
-        capacity: int = 512, painters: int = 0, draw_ahead: bool = False,
+        capacity: int = 512, painters: int = 0, draw_ahead: bool = False, recordings: Recordings | None = None,
     ) -> None:  # fmt: skip
         """Load the town and open both ports.
 
@@ -40,6 +41,7 @@ class CarlaServer:
             capacity: most vehicles, walkers and props at a time.
             painters: threads that draw; 0 for one less than there are cores, at most MOST_PAINTERS.
             draw_ahead: make the town's renderer now, instead of when the first camera listens.
+            recordings: where the recorder's files lie; `Recordings()` when None.
 
         Raises:
             OSError: a port is in use.
@@ -51,6 +53,7 @@ class CarlaServer:
         self._free_run: Timer | None = None
         self.managers = TrafficManagers(self.reactor.post)
         self.physics_controls = PhysicsControls()
+        self.recordings = recordings or Recordings()
         self.listener = Listener(self.reactor, host, port, self._accepted)
         try:
             self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)

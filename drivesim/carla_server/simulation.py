@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class Simulation:
         self._generated: tuple[str, RoadNetwork] | None = None
         self._unseen = 0
         self._stale_lamps = 0
+        self.stepped: Callable[[float], None] = _nothing  # after the town's step: a replay moves its actors
+        self.published: Callable[[float], None] = _nothing  # after the snapshot: a recording notes it
         hub.on_subscribed = self._subscribed
         hub.is_stream = self._is_stream
         self.episode = self._opened(town_name)
@@ -203,8 +206,10 @@ class Simulation:
         """Advance by one step; snapshot and sensor data are in the sockets when it returns the new frame."""
         self.painter.finish()
         self.episode.step(self.delta_s)
+        self.stepped(self.delta_s)
         self.frame += 1
         self._publish_snapshot()
+        self.published(self.delta_s)
         draw = not self.settings.no_rendering_mode
         self.rig.publish(self.frame, self.delta_s, lossy=self._lossy, draw=draw)
         return self.frame
@@ -229,6 +234,10 @@ class Simulation:
     def _subscribed(self, stream_id: int, connection: Connection) -> None:
         if stream_id == WORLD_STREAM and self.observer.latest:
             self.hub.send_to(connection, self.observer.latest)
+
+
+def _nothing(_: float) -> None:
+    """What listens where nobody does."""
 
 
 def _make_room(kept: dict[str, Any], most: int) -> None:

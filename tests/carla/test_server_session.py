@@ -107,7 +107,7 @@ def test_errors_are_texts_never_casts(client):
             except RuntimeError as error:
                 texts.append(str(error))
         refused(client.load_world, "Town99")
-        refused(client.start_recorder, "x.log")
+        refused(client.start_recorder, "/x.log")
         refused(world.spawn_actor, blueprint("sensor.camera.dvs"), carla.Transform())
         refused(client.generate_opendrive_world, "<OpenDRIVE>nonsense")
         finish(texts=texts, alive=client.get_server_version())
