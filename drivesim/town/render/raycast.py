@@ -21,8 +21,9 @@ from drivesim.town.render.ground import CLASS_OF, TILE_M
 from drivesim.town.render.kernels import kernel
 from drivesim.town.render.meshes import GROUND_KIND, Meshes
 from drivesim.town.render.scene import Scene
-from drivesim.town.render.visibility import LOOK_COLUMNS
-from drivesim.town.state import TownState
+from drivesim.town.render.standing import Standing
+from drivesim.town.render.visibility import LOOK_COLUMNS, Instances
+from drivesim.town.state import KIND_FREE, TownState
 
 Floats = NDArray[np.float64]
 MISS = -1
@@ -66,6 +67,19 @@ class Hits:
     def actor_row(self) -> NDArray[np.int32]:
         """(n,) row of the town, -1 for anything else."""
         return np.where(self.thing < MISS, -2 - self.thing, -1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One state of a town, ready for rays; a actor rows."""
+
+    standing: Bodies
+    stands: BoxTree
+    moving: Bodies  # (a,)
+    moves: BoxTree
+    actors: Instances  # (a,) as they are drawn
+    scenery: Instances  # what stands, as it is drawn
+    actor_id: NDArray[np.uint32]  # (a,) 0: a free row
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -255,7 +269,8 @@ def _meet_bodies(tree, bodies, shapes, o, x, y, z, reach, hide, stack, inner):  
 
 @kernel
 def cast_rays(  # type: ignore[no-untyped-def]
-    shapes, standing, stands, moving, moves, origin, rays, reach, hide, first, last, range_m, thing, polygon, stack, inner
+    shapes, standing, stands, moving, moves, origin, rays, reach, hide, first, last, range_m, thing, polygon,
+    stack, inner,
 ):  # fmt: skip
     """Rays first..last-1 from one origin; rays (n, 3) f32 unit directions in the world; outputs (n,)."""
     for k in range(first, last):
@@ -305,12 +320,13 @@ def _surfaces(  # type: ignore[no-untyped-def]
 class RayCaster:
     """Casts rays into one town's scene. Safe to use from several threads."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, standing: Standing | None = None) -> None:
+        """`standing` says what is left out of the scene for now."""
         self.scene = scene
+        self._standing = standing if standing is not None else Standing(scene)
         self._shapes = shapes_of(scene.meshes)
-        drawn = staging.static_instances(scene)
-        self._standing = Bodies(drawn.position, drawn.rotation, drawn.scale, drawn.mesh)
-        self._stands = self._tree(self._standing)
+        self._version = -1
+        self._kept: tuple[Bodies, BoxTree] | None = None
         lights = np.zeros((lighting.LIGHT**2, 3), np.float32)  # what staging asks for; rays need no light
         self._dark = np.zeros(LOOK_COLUMNS, np.float32), np.zeros(lighting.SIZE**2, np.uint8), lights, np.zeros(2)
 
@@ -321,26 +337,30 @@ class RayCaster:
         tree = box_tree(boxes[number[:count]])
         return tree._replace(item=number[:count][tree.item])
 
-    def stage(self, state: TownState) -> StagedActors:
-        """The actors of a state, as they are drawn, under a tree of their own."""
-        scene, count = self.scene, len(state.kind)
-        made = staging.empty_instances(count)
+    def stage(self, state: TownState) -> Staged:
+        """What stands now and the actors of a state as they are drawn, each under a tree. One thread at a time."""
+        if self._kept is None or self._version != self._standing.version:
+            drawn = self._standing.instances
+            bodies = Bodies(drawn.position, drawn.rotation, drawn.scale, drawn.mesh)
+            self._kept, self._version = (bodies, self._tree(bodies)), self._standing.version
+        scene, made = self.scene, staging.empty_instances(len(state.kind))
         look, shadow, light, corner = self._dark
         staging.stage_actors(made, state.kind, state.model, state.xyz, state.rotation, state.half_size, state.velocity,
                              state.actor_id, state.lamps, state.tint, state.time_s[0], scene.model_mesh,
                              scene.walker_mesh, scene.walker_far[0], scene.mesh_sphere, look, shadow, light, corner,
                              False, 0)  # fmt: skip
-        bodies = Bodies(made.position, made.rotation, made.scale, made.mesh)
-        return StagedActors(bodies, self._tree(bodies))
+        moving = Bodies(made.position, made.rotation, made.scale, made.mesh)
+        ids = np.where(state.kind == KIND_FREE, 0, state.actor_id)
+        return Staged(*self._kept, moving, self._tree(moving), made, self._standing.instances, ids)
 
     def cast(
-        self, staged: StagedActors, origin_m: Floats, rays: NDArray[np.float32], reach_m: float, *, hide_row: int = -1,
+        self, staged: Staged, origin_m: Floats, rays: NDArray[np.float32], reach_m: float, *, hide_row: int = -1,
         part: tuple[int, int] | None = None, out: Hits | None = None,
     ) -> Hits:  # fmt: skip
         """The first thing on each ray.
 
         Args:
-            staged: the actors, from `stage`.
+            staged: from `stage`.
             origin_m: (3,) world.
             rays: (n, 3) unit directions in the world.
             reach_m: nothing farther is met.
@@ -349,33 +369,23 @@ class RayCaster:
             out: buffers to reuse.
         """
         hits = Hits.empty(len(rays)) if out is None else out
+        stacks = np.zeros((2, STACK), np.int32)
         first, last = part or (0, len(rays))
-        cast_rays(self._shapes, self._standing, self._stands, staged.bodies, staged.tree,
+        cast_rays(self._shapes, staged.standing, staged.stands, staged.moving, staged.moves,
                   np.asarray(origin_m, np.float64), rays, np.float32(reach_m), hide_row, first, last,
-                  hits.range_m, hits.thing, hits.polygon, np.zeros(STACK, np.int32), np.zeros(STACK, np.int32))  # fmt: skip
+                  hits.range_m, hits.thing, hits.polygon, stacks[0], stacks[1])  # fmt: skip
         return hits
 
     def surfaces(
-        self, staged: StagedActors, hits: Hits, points_m: Floats
+        self, staged: Staged, hits: Hits, points_m: Floats
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:  # fmt: skip
         """Outward world normals (n, 3) and CityObjectLabels (n,) of hits at points (n, 3); zeros where nothing is."""
         normals, labels = np.zeros((len(points_m), 3), np.float32), np.zeros(len(points_m), np.uint8)
         meshes = self.scene.meshes
-        _surfaces(hits.thing, hits.polygon, points_m, self._shapes, self._standing, staged.bodies, meshes.kind,
+        _surfaces(hits.thing, hits.polygon, points_m, self._shapes, staged.standing, staged.moving, meshes.kind,
                   meshes.klass, meshes.param, self.scene.ground, CLASS_OF, normals, labels)  # fmt: skip
         return normals, labels
 
     def signal(self, hits: Hits) -> NDArray[np.int32]:
         """(n,) traffic light whose head was hit, -1 for anything else."""
         return np.where(hits.thing >= 0, self.scene.signal[np.maximum(hits.thing, 0)], -1).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class StagedActors:
-    """The actors of one state."""
-
-    bodies: Bodies
-    tree: BoxTree
-
-
-__all__ = ["MISS", "Bodies", "Hits", "RayCaster", "StagedActors"]
