@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from drivesim.config import load_toml
@@ -66,11 +67,9 @@ def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int) -> SlotEncod
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * cosine_schedule(step, steps, 0.05)
         rows, _ = next(episode_batches(starts, clips.episode, 12, 8, rng))
-        views, intrinsics, cameras, _ = read_batch(
-            clips, rows, choose_views(len(clips.intrinsics), recipe.pretrain, rng)
-        )
-        b = views.shape[1]
-        latents = encoder(views.flatten(0, 1), intrinsics[None], cameras.flatten(0, 1)).view(4, b, -1)
+        batch = read_batch(clips, rows, choose_views(len(clips.intrinsics), recipe.pretrain, rng))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.pretrain.half):
+            latents = encoder(batch.views, batch.intrinsics[None], batch.cameras).view(4, len(rows), -1)
         loss = torch.zeros(())
         for first, second, offset in ((0, 1, 1), (2, 3, 2)):
             out = head(torch.cat([latents[first], latents[second]], dim=1))
@@ -147,29 +146,34 @@ def imagination(predictor: LatentPredictor, probe: Probe, clips: Clips, latents:
 
 @torch.no_grad()
 def counterfactual(predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
-    """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?"""
+    """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?
+
+    `seen_*` is the same reading of the latents that the two futures were really encoded to: what the probe can see.
+    """
     gaps = clips.table_of_branches("lead_gap")
     rows = torch.from_numpy(clips.branch_start)
     column = list(REGRESSIONS).index("lead_gap")
     out: dict[str, float] = {}
     speeds = torch.from_numpy(clips.branch_speed[:, 0, 0])
-    reads = []
+    reads: dict[str, list[list[NDArray[np.float64]]]] = {"": [], "seen_": []}
+    now = latents.a[rows][:, None]
     for side in range(2):
         actions = torch.from_numpy(clips.branch_action[:, side])
         imagined, _ = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)
-        full = torch.cat([latents.a[rows][:, None], imagined], dim=1)
-        reads.append([probe(full[:, h : h + 2])[:, column].double().numpy() for h in range(imagined.shape[1])])
+        for kind, future in (("", imagined), ("seen_", latents.branch[:, side])):
+            full = torch.cat([now, future], dim=1)
+            read = [probe(full[:, h : h + 2])[:, column].double().numpy() for h in range(future.shape[1])]
+            reads[kind].append(read)
     for h in (1, 3):
         true = gaps[:, 0, h] - gaps[:, 1, h]
-        read = reads[0][h] - reads[1][h]
         kept = (gaps[:, 0, h] < 40.0) & (gaps[:, 1, h] < 40.0) & (np.abs(true) > 0.3)
         if kept.sum() < 10:
             continue
-        out |= {
-            f"sign_{(h + 1) / 2:g}s": float((np.sign(read[kept]) == np.sign(true[kept])).mean()),
-            f"slope_{(h + 1) / 2:g}s": float((read[kept] * true[kept]).sum() / np.square(true[kept]).sum()),
-            f"n_{(h + 1) / 2:g}s": int(kept.sum()),
-        }
+        out[f"n_{(h + 1) / 2:g}s"] = int(kept.sum())
+        for kind, sides in reads.items():
+            read = (sides[0][h] - sides[1][h])[kept]
+            out[f"{kind}sign_{(h + 1) / 2:g}s"] = float((np.sign(read) == np.sign(true[kept])).mean())
+            out[f"{kind}slope_{(h + 1) / 2:g}s"] = float((read * true[kept]).sum() / np.square(true[kept]).sum())
     return out
 
 
@@ -195,8 +199,8 @@ def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int
         rng = np.random.default_rng(0)
         for _ in range(10):
             rows, _ = next(episode_batches(train.starts(3), train.episode, 12, 8, rng))
-            views, intrinsics, cameras, _ = read_batch(train, rows, np.arange(len(train.intrinsics)))
-            fresh(views[0], intrinsics[None], cameras[0])
+            batch = read_batch(train, rows, np.arange(len(train.intrinsics)))
+            fresh(batch.views[: len(rows)], batch.intrinsics[None], batch.cameras[: len(rows)])
     result["untrained"] = judge(fresh.eval(), train, tests, 0)[0]
     write_json(out / "representation.json", result)
     if supervised_steps:

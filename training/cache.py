@@ -25,7 +25,8 @@ from drivesim.logs import DriveLog
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.planning.kinematics import kinematics
 from drivesim.planning.proposals import STEP_S, drive_route, two_phase
-from drivesim.recording.branches import branch_readouts, drive_branch, picture, stage
+from drivesim.recording.branches import branch_readouts, drive_branch, stage
+from drivesim.recording.rendering import picture
 from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
 from drivesim.town.weather import PRESETS, preset
@@ -180,8 +181,8 @@ def fill(
         if i in chosen:
             k = chosen[i]
             actions, speeds, reads = [], [], []
+            look = look_of(config, rng)  # one for both sides: they differ in what the action caused, in nothing else
             for side, profile in enumerate(branch_profiles(config.branch_steps, rng)):
-                look = own if rng.random() < 0.5 else look_of(config, rng)
                 states, action = drive_branch(town, state, ego_row, frame.ego, frame.route, profile)
                 for h, (then, ego) in enumerate(states):
                     image = picture(renderer, then, ego_row, ego, rig, look, seed + 2 + h)
@@ -237,9 +238,10 @@ def build_cache(
     jobs = [
         (path, folder, int(rows[i]), int(branch_rows[i]), branches[i], rig, config, i) for i, path in enumerate(logs)
     ]  # fmt: skip
+    # Logs of one town go one after the other: a town's renderer, with its looks, is slow to make and big.
+    jobs.sort(key=lambda job: str(DriveLog(job[0]).attrs["town"]))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
-        # Logs of one town go to a worker one after the other: a town's renderer is big.
         for finished, future in enumerate(as_completed([pool.submit(fill, *job) for job in jobs])):
             future.result()
             on_progress((finished + 1) / len(jobs))

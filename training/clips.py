@@ -68,6 +68,11 @@ class Clips:
         """One read-out (M, 2, h) along the branches."""
         return self.branch_reads[..., READOUT_COLUMNS.index(name)]
 
+    def branched(self) -> NDArray[np.int64]:
+        """Branches whose state has a tick before it in the same episode."""
+        rows = self.branch_start
+        return np.flatnonzero((rows > 0) & (self.episode[rows - 1] == self.episode[rows]))
+
     def starts(self, length: int) -> NDArray[np.int64]:
         """Rows from which `length` consecutive ticks of one episode can be read."""
         n = len(self.episode)

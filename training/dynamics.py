@@ -161,8 +161,7 @@ def train_dynamics(
     optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     path = run.checkpoints / "dynamics.pt"
     first = restore(path, model, optimizer)
-    episode = clips.episode
-    usable = np.flatnonzero((clips.branch_start > 0) & (episode[clips.branch_start - 1] == episode[clips.branch_start]))
+    usable = clips.branched()
     with_pairs = config.branches and len(usable) > 0
     for step in range(first, config.steps):
         rng = np.random.default_rng([seed, 7, step])

@@ -33,8 +33,11 @@ class PretrainConfig:
     spread_weight: float = 0.1
     inverse_weight: float = 0.5
     behavior_weight: float = 0.5
+    pairs: int = 16  # branched states a step: what another action would have led to is the hardest negative
+    branch_weight: float = 0.5
     keep_side: float = 0.7  # probability that a step sees the cameras to the sides
     keep_rear: float = 0.35
+    half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
 
 
@@ -52,14 +55,14 @@ class Pretrainer(nn.Module):
         self.behavior = InverseDynamics(size)
 
     def loss(
-        self, views: Tensor, intrinsics: Tensor, cameras: Tensor, table: dict[str, Tensor], groups: Tensor,
-        config: PretrainConfig, generator: torch.Generator,
-    ) -> tuple[Tensor, dict[str, float], Tensor]:  # fmt: skip
-        """Views (4, b, v, 3, h, w): A0, A1, B1, B2; cameras (4, b, v, 3, 4) -> loss, metrics, latents (b, size)."""
-        four, b = views.shape[:2]
-        latents = self.encoder(views.flatten(0, 1), intrinsics[None], cameras.flatten(0, 1))
-        a0, a1, b1, b2 = latents.view(four, b, *latents.shape[1:])
-        action, speed = table["action"], table["speed"]
+        self, batch: Batch, groups: Tensor, config: PretrainConfig, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float], Tensor]:
+        """All terms of a batch -> loss, metrics, latents (2 b, n, d)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
+            latents = self.encoder(batch.views, batch.intrinsics[None], batch.cameras)
+        b = len(groups)
+        a0, a1, b1, b2 = latents[: 4 * b].view(4, b, *latents.shape[1:])
+        action, speed = batch.action, batch.speed
         predicted = self.predictor(a0, a1, action[:, 1], speed[:, 1])[0]
         ahead, found = contrast(predicted, b2)
         across, same = contrast(a1, b1)
@@ -69,34 +72,92 @@ class Pretrainer(nn.Module):
         behavior = nn.functional.smooth_l1_loss(self.behavior(a0, a1), scaled_action(action[:, 1]))
         total = ahead + across + config.spread_weight * gaussian
         total = total + config.inverse_weight * inverse + config.behavior_weight * behavior
+        caused = chosen = torch.zeros(())
+        if batch.branch_action is not None:
+            caused, chosen = self.branch_contrast(latents[4 * b :], batch.branch_action, batch.branch_speed)
+            total = total + config.branch_weight * caused
         terms = {
-            "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "spread": gaussian,
-            "inverse": inverse, "behavior": behavior,
+            "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "caused": caused,
+            "chosen": chosen, "spread": gaussian, "inverse": inverse, "behavior": behavior,
         }  # fmt: skip
         metrics = {name: float(value.detach()) for name, value in terms.items()}
         return total, metrics, torch.cat([a1, b2]).detach()
 
+    def branch_contrast(self, latents: Tensor, actions: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
+        """What each of two actions led to, told from what the other one did to the same state.
+
+        Args:
+            latents: (4 m, n, d): the state's last two ticks, then the two futures.
+            actions: (2, m, p, 2); speeds (m,).
+
+        Returns:
+            loss (), and the share of futures told from their sibling (0.5 by chance).
+        """
+        m, steps = actions.shape[1:3]
+        before, now, first, second = latents.view(4, m, *latents.shape[1:])
+        previous, current = before.repeat(2, 1, 1), now.repeat(2, 1, 1)
+        chosen, speed = actions.flatten(0, 1), speeds.repeat(2)
+        for step in range(steps):
+            previous, current = current, self.predictor(previous, current, chosen[:, step], speed)[0]
+            speed = torch.relu(speed + 0.5 * chosen[:, step, 0])
+        target = torch.cat([first, second])
+        loss, _ = contrast(current, target)
+        own = nn.functional.cosine_similarity(current.flatten(1), target.flatten(1))
+        other = nn.functional.cosine_similarity(current.flatten(1), target.roll(m, 0).flatten(1))
+        return loss, (own > other).float().mean()
+
 
 def choose_views(views: int, config: PretrainConfig, rng: np.random.Generator) -> NDArray[np.int64]:
     """Camera dropout for a whole step: what looks ahead always, sides and rear sometimes (and then for free)."""
-    keep = [True] * min(2, views)
+    keep = [True] * min(3, views)
     side, rear = rng.random() < config.keep_side, rng.random() < config.keep_rear
-    keep += [side if row < 4 else rear for row in range(2, views)]
+    keep += [side if row < 5 else rear for row in range(3, views)]
     return np.flatnonzero(keep)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One step's pictures and what was done between them.
+
+    Attributes:
+        views: (4 b + 4 m, v, 3, h, w) uint8: A0, A1, B1, B2 of b clips; two ticks and two futures of m states.
+        intrinsics (v, 4); cameras (4 b + 4 m, v, 3, 4).
+        action (b, 3, 2), speed (b, 3) at the three ticks of a clip.
+        branch_action: (2, m, p, 2) what leads to the futures, p steps ahead; None without branches.
+        branch_speed: (m,).
+    """
+
+    views: Tensor
+    intrinsics: Tensor
+    cameras: Tensor
+    action: Tensor
+    speed: Tensor
+    branch_action: Tensor | None
+    branch_speed: Tensor
+
+
 def read_batch(
-    clips: Clips, starts: NDArray[np.int64], chosen: NDArray[np.int64]
-) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-    """Pictures (4, b, v, 3, h, w), intrinsics (v, 4), cameras (4, b, v, 3, 4), action and speed columns (b, 3, ..)."""
-    pictures = [clips.views_a[starts], clips.views_a[starts + 1], clips.views_b[starts + 1], clips.views_b[starts + 2]]
-    stacked = np.stack([picture[:, chosen] for picture in pictures])
-    views = torch.from_numpy(stacked).permute(0, 1, 2, 5, 3, 4)
+    clips: Clips, starts: NDArray[np.int64], chosen: NDArray[np.int64],
+    branches: NDArray[np.int64] | None = None, steps: int = 1,
+) -> Batch:  # fmt: skip
+    """Clips from `starts`, and branched states (if any) with their futures `steps` steps on; `chosen` views of each."""
     fixed = np.broadcast_to(clips.cameras_a[chosen], (len(starts), len(chosen), 3, 4))
+    pictures = [clips.views_a[starts], clips.views_a[starts + 1], clips.views_b[starts + 1], clips.views_b[starts + 2]]
     cameras = [fixed, fixed, clips.cameras_b[starts + 1][:, chosen], clips.cameras_b[starts + 2][:, chosen]]
+    action, speed = None, torch.zeros(0)
+    if branches is not None and len(branches):
+        rows = clips.branch_start[branches]
+        futures = clips.branch_views[branches, :, steps - 1]
+        pictures += [clips.views_a[rows - 1], clips.views_a[rows], futures[:, 0], futures[:, 1]]
+        cameras += [np.broadcast_to(clips.cameras_a[chosen], (len(rows), len(chosen), 3, 4))] * 4
+        action = torch.from_numpy(clips.branch_action[branches, :, :steps]).transpose(0, 1)
+        speed = torch.from_numpy(clips.branch_speed[branches, 0, 0])
+    views = torch.from_numpy(np.concatenate([picture[:, chosen] for picture in pictures])).permute(0, 1, 4, 2, 3)
     window = starts[:, None] + np.arange(3)
-    table = {key: torch.from_numpy(clips.table[key][window]) for key in ("action", "speed")}
-    return views, torch.from_numpy(clips.intrinsics[chosen]), torch.from_numpy(np.stack(cameras)), table
+    return Batch(
+        views, torch.from_numpy(clips.intrinsics[chosen]), torch.from_numpy(np.concatenate(cameras)),
+        torch.from_numpy(clips.table["action"][window]), torch.from_numpy(clips.table["speed"][window]), action, speed,
+    )  # fmt: skip
 
 
 def cosine_schedule(step: int, steps: int, warmup: float) -> float:
@@ -121,16 +182,19 @@ def pretrain(
     )
     path = run.checkpoints / "pretrain.pt"
     first = restore(path, model, optimizer)
-    starts = clips.starts(3)
+    starts, branched = clips.starts(3), clips.branched()
     for step in range(first, config.steps):
         rng, generator = np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 1_000_003 + step)
         rows, groups = next(episode_batches(starts, clips.episode, config.episodes, config.clips, rng))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * cosine_schedule(step, config.steps, config.warmup)
         began = time.monotonic()
-        batch = read_batch(clips, rows, choose_views(len(clips.intrinsics), config, rng))
+        visible = choose_views(len(clips.intrinsics), config, rng)
+        ahead = int(rng.integers(2, clips.branch_action.shape[2] + 1)) if len(branched) else 1
+        pairs = rng.choice(branched, min(config.pairs, len(branched)), replace=False)
+        batch = read_batch(clips, rows, visible, pairs, ahead)
         read_s = time.monotonic() - began
-        loss, metrics, latents = model.loss(*batch, torch.from_numpy(groups), config, generator)
+        loss, metrics, latents = model.loss(batch, torch.from_numpy(groups), config, generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

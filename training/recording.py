@@ -15,6 +15,7 @@ class RecordingConfig:
     drives: int = 320
     seconds: float = 30.0
     risky: float = 0.35
+    walker_events: float = 0.6  # share of drives in which somebody steps out: rare things must be seen often
     workers: int = 2
 
 
@@ -29,6 +30,7 @@ def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Call
         period_s=0.5,
         images=False,
         risky_fraction=config.risky,
+        walker_event_fraction=config.walker_events,
         seed=seed,
         workers=config.workers,
     )

@@ -30,6 +30,7 @@ class EncoderConfig:
     width: int = 128
     heads: int = 4
     latent_dim: int = 64
+    fine_views: int = 2  # the first views, which look far ahead, give tokens of half the size
 
     @property
     def slots(self) -> int:
@@ -50,20 +51,20 @@ def sector_directions() -> tuple[Tensor, Tensor]:
 class Attention(nn.Module):
     """Multi-head attention with an optional additive bias (b, queries, keys), shared by the heads."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, memory_width: int | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key_value, self.out = (
-            nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+            nn.Linear(width, width), nn.Linear(memory_width or width, 2 * width), nn.Linear(width, width)
         )  # fmt: skip
 
     def forward(self, queries: Tensor, memory: Tensor, bias: Tensor | None = None) -> Tensor:
-        """queries (b, q, d), memory (b, k, d) -> (b, q, d)."""
+        """queries (b, q, d), memory (b, k, m) -> (b, q, d)."""
         b, q, d = queries.shape
         heads = self.heads
         query = self.query(queries).view(b, q, heads, d // heads).transpose(1, 2)
         key, value = (x.view(b, -1, heads, d // heads).transpose(1, 2) for x in self.key_value(memory).chunk(2, dim=-1))
-        mask = None if bias is None else bias[:, None]
+        mask = None if bias is None else bias[:, None].to(query.dtype)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return torch.as_tensor(self.out(mixed.transpose(1, 2).reshape(b, q, d)))
 
@@ -78,13 +79,12 @@ class SlotEncoder(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, a, 4, stride=4), nn.BatchNorm2d(a), nn.ReLU(inplace=True),
             nn.Conv2d(a, b, 3, stride=2, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True),
-            nn.Conv2d(b, c, 3, stride=2, padding=1), nn.BatchNorm2d(c), nn.ReLU(inplace=True),
         )  # fmt: skip
+        self.last, self.last_norm = nn.Conv2d(b, c, 3, padding=1), nn.BatchNorm1d(c)
         width = config.width
-        self.lift = nn.Linear(c, width)
-        self.ray = nn.Sequential(nn.Linear(3 * 8 + 4, width), nn.ReLU(), nn.Linear(width, width))
+        self.ray = nn.Sequential(nn.Linear(3 * 8 + 4, c // 2), nn.ReLU(), nn.Linear(c // 2, c))
         self.queries = nn.Parameter(torch.randn(config.slots, width) * 0.1)
-        self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, config.heads)
+        self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, config.heads, c)
         self.self_norm, self.self_attention = nn.LayerNorm(width), Attention(width, config.heads)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
@@ -110,14 +110,27 @@ class SlotEncoder(nn.Module):
             (b, n, d) latent slots, each dimension of zero mean and unit variance over training data.
         """
         b, v = views.shape[:2]
-        features = self.stem(normalize_views(views))
-        rows, columns = features.shape[-2:]
-        tokens = self.lift(features.flatten(2).transpose(1, 2).reshape(b, v * rows * columns, -1))
         if intrinsics.ndim == 2:
             intrinsics, ego_from_camera = intrinsics[None], ego_from_camera[None]
-        rays, origins = token_rays(intrinsics, ego_from_camera, rows, columns)
-        tokens = tokens + self.ray(ray_features(rays, origins, intrinsics, rows * columns))
-        bias = self.sector_bias(rays).expand(b, -1, -1)
+        features = self.stem(normalize_views(views)).unflatten(0, (b, v))
+        fine = min(self.config.fine_views, v)
+        parts, about, biases = [], [], []
+        for first, stop, stride in ((0, fine, 1), (fine, v, 2)):
+            if first == stop:
+                continue
+            grid = nn.functional.conv2d(
+                features[:, first:stop].flatten(0, 1), self.last.weight, self.last.bias, stride, padding=1
+            )
+            rows, columns = grid.shape[-2:]
+            parts.append(grid.flatten(2).transpose(1, 2).reshape(b, (stop - first) * rows * columns, -1))
+            inner, where = intrinsics[:, first:stop], ego_from_camera[:, first:stop]
+            with torch.autocast("cpu", enabled=False):  # angles need more than eight bits
+                rays, origins = token_rays(inner, where, rows, columns)
+                about.append(ray_features(rays, origins, inner, rows * columns))
+                biases.append(self.sector_bias(rays))
+        tokens, bias = torch.cat(parts, dim=1), torch.cat(biases, dim=2).expand(b, -1, -1)
+        tokens = torch.relu(self.last_norm(tokens.flatten(0, 1))).view_as(tokens)
+        tokens = tokens + self.ray(torch.cat(about, dim=1))
         slots = self.queries.expand(b, -1, -1)
         slots = slots + self.cross(self.cross_norm(slots), tokens, bias)
         normed = self.self_norm(slots)
@@ -126,7 +139,7 @@ class SlotEncoder(nn.Module):
         hidden = self.project(slots)
         hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
         latent = self.project_out(hidden)
-        return torch.as_tensor(self.latent_norm(latent.flatten(1)).view_as(latent))
+        return torch.as_tensor(self.latent_norm(latent.flatten(1).float()).view_as(latent))
 
     def sector_bias(self, rays: Tensor) -> Tensor:
         """Additive attention bias (b, n, tokens): how far each ray is from each slot's sector."""
@@ -138,12 +151,14 @@ class SlotEncoder(nn.Module):
 def normalize_views(views: Tensor) -> Tensor:
     """Per image and channel standardisation: exposure, white balance and weather carry no decision.
 
-    (b, v, 3, h, w) -> (b * v, 3, h, w) float, channels last.
+    (b, v, 3, h, w) -> (b * v, 3, h, w) float, channels last. Every second row and column gives the statistics.
     """
-    flat = views.flatten(0, 1).float()
-    mean = flat.mean(dim=(2, 3), keepdim=True)
-    std = flat.std(dim=(2, 3), keepdim=True)
-    return ((flat - mean) / (std + 8.0)).contiguous(memory_format=torch.channels_last)
+    flat = views.flatten(0, 1)
+    sample = flat[:, :, ::2, ::2].float()
+    variance, mean = torch.var_mean(sample, dim=(2, 3), keepdim=True)
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    level = flat.to(kind, memory_format=torch.channels_last, copy=True)  # 0..255 is exact in bfloat16
+    return level.sub_(mean.to(kind)).mul_((1.0 / (variance.sqrt() + 8.0)).to(kind))
 
 
 def token_rays(intrinsics: Tensor, ego_from_camera: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:

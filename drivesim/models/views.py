@@ -1,8 +1,9 @@
 """From a rig's pictures to the encoder's views: every camera at a common small size, and a fovea.
 
 A view is a crop of one camera at one scale, with its own pinhole intrinsics, so the encoder needs no
-idea of which camera it is: rays in the ego frame say where it looks. Cameras that look forward get a
-second view, their central crop at full resolution, because far things decide and are small.
+idea of which camera it is: rays in the ego frame say where it looks. Cameras that look forward get two
+more views, the left and the right half of the band around their horizon at full resolution, because
+what decides is small: a car far ahead, a light, somebody at the kerb.
 """
 
 from __future__ import annotations
@@ -47,16 +48,17 @@ class ViewLayout:
 
     @staticmethod
     def of(rig: CameraRig) -> ViewLayout:
-        """The layout that a rig implies: foveas, then all cameras from the front to the back."""
+        """The layout that a rig implies: foveas (two a forward camera), then all cameras from the front to the back."""
         forward = [float(c.ego_from_camera.rotation[0, 2]) for c in rig.cameras]
         order = sorted(range(len(rig.cameras)), key=lambda i: -forward[i])
         views = []
         for i in order:
             camera = rig.cameras[i]
-            roomy = camera.width_px > VIEW_WIDTH_PX and camera.height_px > VIEW_HEIGHT_PX
-            if forward[i] > math.cos(FOVEA_HALF_ANGLE_RAD) and roomy:
-                left, top = (camera.width_px - VIEW_WIDTH_PX) // 2, (camera.height_px - VIEW_HEIGHT_PX) // 2
-                views.append(View(i, left, top, VIEW_WIDTH_PX, VIEW_HEIGHT_PX))
+            width = camera.width_px // 2
+            height = width * VIEW_HEIGHT_PX // VIEW_WIDTH_PX
+            if forward[i] > math.cos(FOVEA_HALF_ANGLE_RAD) and width >= VIEW_WIDTH_PX and height <= camera.height_px:
+                top = (camera.height_px - height) // 2
+                views += [View(i, left, top, width, height) for left in (0, width)]
         views += [View(i, 0, 0, rig.cameras[i].width_px, rig.cameras[i].height_px) for i in order]
         intrinsics, extrinsics = [], []
         for view in views:

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.control.tracker import TrajectoryTracker
-from drivesim.datatypes import CameraRig, EgoState, Frame, Plan, RouteAhead, Trajectory
+from drivesim.datatypes import EgoState, Frame, Plan, RouteAhead, Trajectory
 from drivesim.geometry.bicycle import actions_from_motion
 from drivesim.logs.truth import READOUT_COLUMNS, readouts
 from drivesim.planning.proposals import STEP_S, drive_route
-from drivesim.town.render import Appearance, TownRenderer
+from drivesim.town.render import TownRenderer
 from drivesim.town.state import TownState
 from drivesim.town.town import Town
 from drivesim.worlds.carla_frames import mirrored, pose_from_carla
 from drivesim.worlds.ego_motion import EgoMotion
 from drivesim.worlds.routes import lane_map
-from drivesim.worlds.town_world import actor_states, light_states, rig_views
+from drivesim.worlds.town_world import actor_states, light_states
 
 Array = NDArray[np.float64]
 DT_S = 0.05
@@ -32,14 +32,6 @@ def stage(town: str) -> tuple[Town, TownRenderer]:
     """A town and its renderer, kept between logs of the same town."""
     network = lane_map(town).network
     return Town(network), TownRenderer(network)
-
-
-def picture(
-    renderer: TownRenderer, state: TownState, row: int, ego: EgoState, rig: CameraRig, look: Appearance, seed: int
-) -> NDArray[np.uint8]:
-    """The rig's pictures (cameras, h, w, 3) RGB of a state, the ego itself not drawn."""
-    drawn = renderer.render(state, rig_views(rig, ego.world_from_ego), look, frame_seed=seed, hide_row=row)
-    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
 
 
 def ego_of(town: Town, row: int, motion: EgoMotion, time_us: int) -> EgoState:

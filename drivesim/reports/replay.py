@@ -76,7 +76,8 @@ def pictures(log: DriveLog, i: int, frame: Frame, rig: CameraRig) -> NDArray[np.
         return frame.images
     if not log.has_state:
         raise LogError(f"{log.path} has neither pictures nor the embedded world's state: there is nothing to encode")
-    from drivesim.recording.branches import picture, stage
+    from drivesim.recording.branches import stage
+    from drivesim.recording.rendering import picture
     from drivesim.town.render import Appearance
     from drivesim.town.state import TownState
 

@@ -88,9 +88,11 @@ def test_rays_point_where_the_cameras_look() -> None:
     rays, origins = token_rays(
         torch.from_numpy(layout.intrinsics)[None], torch.from_numpy(layout.ego_from_camera)[None], 5, 8
     )
-    front = torch.nn.functional.normalize(rays[0, :40].mean(0), dim=0)
+    left, right, front = (torch.nn.functional.normalize(rays[0, 40 * i : 40 * i + 40].mean(0), dim=0) for i in range(3))
     assert front[0] > 0.99
     assert abs(float(front[1])) < 1e-3
+    assert left[1] > 0.2  # the two foveas look to either side of the axis and meet in it
+    assert abs(float(left[1] + right[1])) < 1e-3
     torch.testing.assert_close(rays.norm(dim=-1), torch.ones(rays.shape[:2]))
     assert float(origins[0, 0, 2]) == pytest.approx(1.55, abs=1e-5)
 
