@@ -12,6 +12,7 @@ BOOL, INT, FLOAT, STRING, COLOR = range(1, 6)
 _CHILDREN = frozenset((9, 10, 11, 12, 13, 14, 48, 49))
 _EMERGENCY = ("police", "ambulance", "firetruck")
 _ELECTRIC = ("tesla", "etron", "microlino")
+FRICTION_TRIGGER = "static.trigger.friction"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def _prop() -> tuple[Attribute, ...]:
     return (_fixed("size", STRING, "medium"), Attribute("role_name", STRING, "prop", ("prop",)))
 
 
+def _friction() -> tuple[Attribute, ...]:
+    extents = tuple(Attribute(f"extent_{axis}", FLOAT, "1.0", ("1.0",)) for axis in "xyz")  # half sizes, centimetres
+    return (Attribute("friction", FLOAT, "3.5", ("3.5",)), *extents)
+
+
 def _sensor(attributes: dict[str, str]) -> tuple[Attribute, ...]:
     roles = ("front", "back", "left", "right", "front_left", "front_right", "back_left", "back_right")
     named = tuple(_setting(name, value) for name, value in attributes.items())
@@ -126,7 +132,7 @@ def library() -> dict[str, Blueprint]:
         (model.blueprint, _for_model(model), row) for row, model in enumerate(MODELS)
     ]
     entries += [(type_id, _sensor(attributes), -1) for type_id, attributes in SENSORS.items()]
-    entries += [("controller.ai.walker", (), -1), ("util.actor.empty", (), -1)]
+    entries += [("controller.ai.walker", (), -1), ("util.actor.empty", (), -1), (FRICTION_TRIGGER, _friction(), -1)]
     return {type_id: Blueprint(uid, type_id, attributes, model)
             for uid, (type_id, attributes, model) in enumerate(entries, start=1)}  # fmt: skip
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from drivesim.carla_server import structs
 from drivesim.carla_server.actors import SENSOR_STREAM
 from drivesim.carla_server.blueprints import LIBRARY
@@ -14,6 +12,7 @@ from drivesim.carla_server.poses import pose_from_matrix
 from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Refusal, encode
 from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import ActorDescription, identifier, transform
+from drivesim.town import pushes
 
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
@@ -70,23 +69,12 @@ class ActorCalls:
     def constant_velocity(self, actor_id: Any, velocity: Any) -> None:
         """Hold a velocity, in the actor's own frame, until it is disabled."""
         row = self._episode.row(actor_id, "enable constant velocity")
-        self._episode.constant_velocity[row] = structs.vector(velocity)
+        pushes.hold_velocity(self._episode.town.state, row, structs.vector(velocity))
 
     def no_constant_velocity(self, actor_id: Any) -> None:
         """End `constant_velocity`."""
-        self._episode.constant_velocity.pop(self._episode.row(actor_id, "disable constant velocity"), None)
-
-    def impulse_at(self, actor_id: Any, impulse: Any, place: Any) -> None:
-        """An impulse off the centre also turns."""
-        row = self._episode.row(actor_id, "add impulse at location")
-        arm = np.array(structs.vector(place)) - self._episode.town.state.xyz[row]
-        self.batch.impulse(actor_id, impulse)
-        self.batch.angular_impulse(actor_id, np.cross(arm, np.array(structs.vector(impulse))).tolist())
-
-    def force_at(self, actor_id: Any, force: Any, place: Any) -> None:
-        """A force off the centre, over one step."""
-        delta_s = self._server.simulation.delta_s
-        self.impulse_at(actor_id, [component * delta_s for component in structs.vector(force)], place)
+        row = self._episode.row(actor_id, "disable constant velocity")
+        pushes.hold_velocity(self._episode.town.state, row, None)
 
     def box(self, actor_id: Any) -> Any:
         """The bounding box."""
@@ -161,13 +149,13 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "spawn_actor_with_parent": Call(VALUE, calls.spawn_with_parent, note="every attachment is rigid"),
         "destroy_actor": Call(VALUE, calls.destroy),
         "set_actor_collisions": Call(VOID, calls.set_collisions, real=False, note="boxes always collide"),
-        "set_actor_enable_gravity": Call(VOID, batch.gravity, real=False, note="vehicles stay on the ground"),
+        "set_actor_enable_gravity": Call(VOID, batch.gravity),
         "set_actor_autopilot": Call(VOID, batch.autopilot, real=False, note="the client's TM drives"),
         "set_actor_dead": Call(VOID, calls.dead),
         "enable_actor_constant_velocity": Call(VOID, calls.constant_velocity),
         "disable_actor_constant_velocity": Call(VOID, calls.no_constant_velocity),
-        "add_actor_impulse_at_location": Call(VOID, calls.impulse_at),
-        "add_actor_force_at_location": Call(VOID, calls.force_at),
+        "add_actor_impulse_at_location": Call(VOID, batch.impulse),
+        "add_actor_force_at_location": Call(VOID, batch.force),
         "get_actor_bounding_box": Call(VALUE, calls.box),
         "get_actor_component_names": names,
         "get_actor_bone_names": names,
@@ -181,4 +169,3 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "get_actor_socket_relative_transforms": relative,
         "get_sensor_token": Call(VALUE, calls.sensor_token),
     }
-

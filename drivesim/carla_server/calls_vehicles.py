@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from drivesim.carla_server import physics_controls, structs
+from drivesim.carla_server import structs
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.poses import pose_from_matrix
 from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer, Refusal
+from drivesim.carla_server.telemetry import telemetry
+from drivesim.town import pushes
+from drivesim.town.speed_control import DEFAULT_GAINS
 from drivesim.town.state import KIND_VEHICLE
 
 if TYPE_CHECKING:
@@ -40,17 +43,17 @@ class VehicleCalls:
 
     def get_ackermann_settings(self, actor_id: Any) -> list[float]:
         """AckermannControllerSettings."""
-        self._episode.row(actor_id, "get Ackermann controller settings")
-        return self._server.physics_controls.get_ackermann(actor_id)
+        row = self._episode.row(actor_id, "get Ackermann controller settings")
+        return pushes.gains_of(self._episode.town.state, row)
 
     def set_ackermann_settings(self, actor_id: Any, settings: Any) -> None:
-        """Kept; the server's own speed controller has no such gains."""
-        self._episode.row(actor_id, "apply Ackermann controller settings")
-        self._server.physics_controls.set_ackermann(actor_id, settings)
+        """AckermannControllerSettings of a vehicle."""
+        row = self._episode.row(actor_id, "apply Ackermann controller settings")
+        pushes.set_gains(self._episode.town.state, row, structs.numbers(settings, DEFAULT_GAINS))
 
     def telemetry(self, actor_id: Any) -> list[Any]:
         """VehicleTelemetryData."""
-        return physics_controls.telemetry(self._episode, actor_id)
+        return telemetry(self._episode, actor_id)
 
     def light_state(self, actor_id: Any) -> list[int]:
         """VehicleLightState flags."""
@@ -88,6 +91,7 @@ class VehicleCalls:
 
     def checked(self, doing: str) -> Any:
         """A call that is accepted without effect, but for the check that its actor exists."""
+
         def handler(actor_id: Any, *_: Any) -> None:
             self._episode.find(actor_id, doing)
 
@@ -114,9 +118,9 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
         "apply_control_to_vehicle": Call(VOID, calls.control),
         "apply_ackermann_control_to_vehicle": Call(VOID, batch.ackermann),
         "get_ackermann_controller_settings": Call(VALUE, calls.get_ackermann_settings),
-        "apply_ackermann_controller_settings": Call(VOID, calls.set_ackermann_settings, note="kept, without effect"),
+        "apply_ackermann_controller_settings": Call(VOID, calls.set_ackermann_settings),
         "get_physics_control": Call(VALUE, calls.get_physics),
-        "apply_physics_control": Call(VOID, batch.physics_control, note="kept, without effect"),
+        "apply_physics_control": Call(VOID, batch.physics_control),
         "get_telemetry_data": Call(VALUE, calls.telemetry),
         "show_vehicle_debug_telemetry": accepted("show debug telemetry", "there is no screen"),
         "get_vehicle_light_state": Call(VALUE, calls.light_state),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from drivesim.carla_server.episode import Ackermann, Episode
+from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.structs import (
     ActorDescription,
@@ -21,7 +21,7 @@ from drivesim.carla_server.structs import (
     vehicle_control,
     walker_control,
 )  # fmt: skip
-from drivesim.town.catalogue import MODELS
+from drivesim.town import pushes
 
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
@@ -98,14 +98,12 @@ class Batch:
         self._episode.town.state.control[row] = vehicle_control(control)
         if row in self._episode.not_sticky:
             self._episode.fresh_controls.add(row)
-        if self._episode.ackermann:
-            self._episode.ackermann.pop(row, None)
+        pushes.stop_tracking(self._episode.town.state, row)
 
     def ackermann(self, actor_id: int, control: Any) -> None:
-        """VehicleAckermannControl."""
+        """VehicleAckermannControl; held until a VehicleControl."""
         row = self._episode.row(actor_id, "apply Ackermann control")
-        steer, steer_speed, speed, acceleration, _jerk = numbers(control, (0.0,) * 5)
-        self._episode.ackermann[row] = Ackermann(steer, steer_speed, speed, acceleration)
+        pushes.track(self._episode.town.state, row, numbers(control, (0.0,) * 5))
 
     def walker_control(self, actor_id: int, control: Any) -> None:
         """WalkerControl."""
@@ -114,8 +112,7 @@ class Batch:
 
     def physics_control(self, actor_id: int, control: Any) -> None:
         """VehiclePhysicsControl."""
-        self._episode.row(actor_id, "apply physics control")
-        self._server.physics_controls.set(actor_id, control)
+        self._server.physics_controls.set(self._episode, actor_id, control)
 
     def transform(self, actor_id: int, pose: Any) -> None:
         """Teleport."""
@@ -137,30 +134,26 @@ class Batch:
     def angular_velocity(self, actor_id: int, value: Any) -> None:
         """Set the turn rate, deg/s, for the coming step."""
         row = self._episode.row(actor_id, "set target angular velocity")
-        self._episode.angular_velocity[row] = float(np.radians(vector(value)[2]))
+        pushes.turn_for_a_step(self._episode.town.state, row, float(np.radians(vector(value)[2])))
 
-    def impulse(self, actor_id: int, value: Any) -> None:
-        """Add an impulse, kg m/s."""
+    def impulse(self, actor_id: int, value: Any, place: Any = None) -> None:
+        """Add an impulse, N s in the world, at the middle of the body or at a place."""
         row = self._episode.row(actor_id, "add impulse")
-        state = self._episode.town.state
-        mass_kg = MODELS[int(state.model[row])].mass_kg
-        self._episode.push(row, state.velocity[row] + np.array(vector(value)) / mass_kg)
+        at = None if place is None else location(place)
+        pushes.add_impulse(self._episode.town.state, row, vector(value), at)
 
-    def force(self, actor_id: int, value: Any) -> None:
-        """Add a force, N, over one step."""
+    def force(self, actor_id: int, value: Any, place: Any = None) -> None:
+        """Add a force, N, over the coming step."""
         delta_s = self._server.simulation.delta_s
-        self.impulse(actor_id, [component * delta_s for component in vector(value)])
+        self.impulse(actor_id, [component * delta_s for component in vector(value)], place)
 
     def angular_impulse(self, actor_id: int, value: Any) -> None:
-        """Add an angular impulse; a flat box of the actor's size and mass gives the inertia."""
+        """Add an angular impulse, N m s; only a turn about the upright axis shows."""
         row = self._episode.row(actor_id, "add angular impulse")
-        state = self._episode.town.state
-        half = state.half_size[row]
-        inertia = MODELS[int(state.model[row])].mass_kg * float(half[0] ** 2 + half[1] ** 2) / 3.0
-        self._episode.angular_velocity[row] = float(state.yaw_rate[row]) + vector(value)[2] / max(inertia, 1e-3)
+        pushes.add_angular_impulse(self._episode.town.state, row, vector(value)[2])
 
     def torque(self, actor_id: int, value: Any) -> None:
-        """Add a torque over one step."""
+        """Add a torque, N m, over the coming step."""
         delta_s = self._server.simulation.delta_s
         self.angular_impulse(actor_id, [component * delta_s for component in vector(value)])
 
@@ -171,9 +164,10 @@ class Batch:
             self._episode.set_simulated(actor.row, flag(enabled))
 
     def gravity(self, actor_id: int, enabled: Any) -> None:
-        """Accepted: vehicles of this town always stay on the ground."""
-        self._episode.find(actor_id, "set enable gravity")
-        flag(enabled)
+        """Gravity on or off; a vehicle without has no tyres on the road."""
+        actor, on = self._episode.find(actor_id, "set enable gravity"), flag(enabled)
+        if actor.row >= 0:
+            pushes.set_gravity(self._episode.town.state, actor.row, on)
 
     def autopilot(self, actor_id: int, enabled: Any) -> None:
         """Accepted: the client itself registers the vehicle with its Traffic Manager."""

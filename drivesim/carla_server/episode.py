@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server import lights
 from drivesim.carla_server.actors import ACTOR_LIMIT, SENSOR_STREAM, ActorTable, ServerActor
-from drivesim.carla_server.blueprints import BY_UID, LIBRARY, Blueprint
+from drivesim.carla_server.blueprints import BY_UID, FRICTION_TRIGGER, LIBRARY, Blueprint
 from drivesim.carla_server.poses import Floats, matrix_from_pose, pose_from_matrix
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensor_attributes import SENSOR_INDEX, UNSERVED
 from drivesim.carla_server.structs import DEFAULT_WEATHER, ActorDescription, Vector
+from drivesim.town import pushes
 from drivesim.town.catalogue import MODELS, SHAPE_BUS, SHAPE_TRUCK
+from drivesim.town.friction import add_friction_volume, remove_friction_volume
+from drivesim.town.motion import SLIDING
 from drivesim.town.state import KIND_FREE, KIND_WALKER, POLICY_EXTERNAL, POLICY_KINEMATIC, POLICY_PARKED
 from drivesim.town.town import Town
 
@@ -23,16 +26,6 @@ COLLIDES = "Spawn failed because of collision at spawn position"
 INVALID = "Spawn failed because of invalid actor description"
 NOT_FOUND = "unable to {}: actor not found"
 DEFAULT_LIMIT_MPS = 30.0 / 3.6
-
-
-@dataclass
-class Ackermann:
-    """A target for the server's own speed controller (CARLA's Ackermann control)."""
-
-    steer_rad: float
-    steer_speed_rad_s: float
-    speed_mps: float
-    acceleration_mps2: float
 
 
 class Episode:
@@ -50,9 +43,8 @@ class Episode:
         lights.add_signs(self.actors, town.network)
         self.spectator = self.actors.add("spectator", attributes=(("role_name", 4, "spectator"),))
         self.spectator.matrix = self._overview()
-        self.constant_velocity: dict[int, Vector] = {}  # row -> velocity in the actor's own frame
-        self.ackermann: dict[int, Ackermann] = {}  # row -> target
-        self.angular_velocity: dict[int, float] = {}  # row -> target yaw rate, for one step
+        self.given_physics: dict[int, list[Any]] = {}  # actor id -> VehiclePhysicsControl as a client set it
+        self.friction_volumes: dict[int, int] = {}  # actor id -> its place among the town's volumes
         self.not_sticky: set[int] = set()  # rows whose control lasts for one step (attribute sticky_control)
         self.fresh_controls: set[int] = set()  # those of them that were given one since the last step
         if not town.state.weather.any():
@@ -114,6 +106,8 @@ class Episode:
         )  # fmt: skip
         if SENSOR_INDEX.get(blueprint.type_id, -1) >= 0:
             actor.stream_id = SENSOR_STREAM + actor.actor_id
+        if blueprint.type_id == FRICTION_TRIGGER:
+            self._add_friction_volume(actor)
         return actor
 
     def destroy(self, actor_id: object) -> ServerActor:
@@ -131,11 +125,12 @@ class Episode:
             if child.parent_id == actor.actor_id and child.relative is not None:
                 child.matrix, child.relative = self.matrix_of(child), None
         if actor.row >= 0:
-            for kept in (self.constant_velocity, self.ackermann, self.angular_velocity):
-                kept.pop(actor.row, None)
+            self.given_physics.pop(actor.actor_id, None)
             self.not_sticky.discard(actor.row)
             self.fresh_controls.discard(actor.row)
             self.town.destroy(actor.row)
+        if actor.actor_id in self.friction_volumes:
+            remove_friction_volume(self.town.state, self.friction_volumes.pop(actor.actor_id))
         self.actors.remove(actor)
         return actor
 
@@ -194,33 +189,24 @@ class Episode:
 
     def push(self, row: int, velocity: NDArray[np.float64]) -> None:
         """Set the velocity of a row, (3,) m/s in the world; the speed along the heading follows."""
-        state = self.town.state
-        yaw = float(state.rotation[row, 2])
-        state.velocity[row] = velocity
-        state.speed[row] = float(velocity[0] * math.cos(yaw) + velocity[1] * math.sin(yaw))
+        pushes.set_velocity(self.town.state, row, velocity)
 
     def set_simulated(self, row: int, simulated: bool) -> None:
-        """Physics on or off; a prop never moves by itself."""
-        if not MODELS[int(self.town.state.model[row])].blueprint.startswith("static."):
-            self.town.state.policy[row] = POLICY_EXTERNAL if simulated else POLICY_KINEMATIC
+        """Physics on or off: a vehicle or a prop without stands where it is put, and is pushed by nothing."""
+        state = self.town.state
+        state.policy[row] = POLICY_EXTERNAL if simulated else POLICY_KINEMATIC
+        if not simulated and state.kind[row] != KIND_WALKER:
+            state.speed[row] = state.yaw_rate[row] = state.motion[row, SLIDING] = 0.0
+            state.velocity[row] = state.acceleration[row] = 0.0
 
     # ---- stepping
 
     def step(self, dt_s: float) -> None:
-        """Apply what holds for the step (targets, constant velocities) and step the town."""
-        for row, target in self.ackermann.items():
-            self._follow_ackermann(row, target, dt_s)
-        for row, velocity in self.constant_velocity.items():
-            world = matrix_from_pose(np.zeros(3), self.town.state.rotation[row])[:3, :3] @ np.array(velocity)
-            self.push(row, world)
+        """Step the town; controls that do not stick end first."""
         for row in self.not_sticky - self.fresh_controls:
             self.town.state.control[row] = 0.0
         self.fresh_controls.clear()
         self.town.step(dt_s)
-        for row, rate in self.angular_velocity.items():
-            self.town.state.yaw_rate[row] = rate
-            self.town.state.rotation[row, 2] += rate * dt_s
-        self.angular_velocity.clear()
         self.adopt_rows()
 
     def adopt_rows(self) -> None:
@@ -283,23 +269,17 @@ class Episode:
         return self.actors.add(blueprint.type_id, uid=blueprint.uid, attributes=values, parent_id=parent_id, row=row,
                                box_centre=centre, box_extent=half, tags=tags, wanted_id=wanted_id)  # fmt: skip
 
-    def _follow_ackermann(self, row: int, target: Ackermann, dt_s: float) -> None:
-        state = self.town.state
-        speed = float(state.speed[row])
-        error = target.speed_mps - speed
-        wanted = min(max(error / max(dt_s, 0.05) * 0.3, -8.0), 4.0)
-        if target.acceleration_mps2 > 0.0:
-            wanted = min(max(wanted, -target.acceleration_mps2), target.acceleration_mps2)
-        steer = min(max(target.steer_rad / math.radians(45.0), -1.0), 1.0)
-        if target.steer_speed_rad_s > 0.0:
-            change = target.steer_speed_rad_s * dt_s / math.radians(45.0)
-            before = float(state.control[row, 1])
-            steer = min(max(steer, before - change), before + change)
-        reverse = target.speed_mps < 0.0 and speed < 0.5
-        along = -wanted if reverse else wanted
-        throttle = min(max((along + 0.15) / 4.5, 0.0), 1.0) if along > -0.15 else 0.0
-        brake = min(-along / 8.0, 1.0) if along <= -0.15 else 0.0
-        state.control[row] = (throttle, steer, brake, 0.0, float(reverse), 0.0, -1.0 if reverse else 1.0)
+    def _add_friction_volume(self, actor: ServerActor) -> None:
+        (x, y, z), (_, _, yaw) = pose_from_matrix(actor.matrix)
+        actor.box_extent = tuple(actor.number(f"extent_{axis}", 1.0) / 100.0 for axis in "xyz")  # type: ignore[assignment]
+        try:
+            place = add_friction_volume(
+                self.town.state, (x, y, z), yaw, actor.box_extent, actor.number("friction", 3.5)
+            )
+        except ValueError as error:
+            self.actors.remove(actor)
+            raise Refusal(f"Spawn failed: {error}") from None
+        self.friction_volumes[actor.actor_id] = place
 
     def _overview(self) -> Floats:
         points = self.town.network.spawn_xyz_m

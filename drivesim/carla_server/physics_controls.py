@@ -1,4 +1,4 @@
-"""CARLA's VehiclePhysicsControl, telemetry and Ackermann settings of the vehicles: defaults from the catalogue."""
+"""CARLA's VehiclePhysicsControl on the wire: defaults from the catalogue, and what a script's numbers make of a car."""
 
 from __future__ import annotations
 
@@ -7,83 +7,118 @@ from typing import Any
 
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.rpc import Refusal
-from drivesim.carla_server.structs import numbers
+from drivesim.carla_server.structs import number, numbers, vector
+from drivesim.town import pushes
 from drivesim.town.catalogue import MODELS
+from drivesim.town.chassis import VehiclePhysics, Wheel, ordinary_physics
+from drivesim.town.motion import FRICTION
+from drivesim.town.state import KIND_VEHICLE
 
-WHEEL_RADIUS_M = 0.35
-DEFAULT_ACKERMANN = (0.15, 0.0, 0.25, 0.01, 0.0, 0.01)
-_GEARS = ((4.0, 0.5, 0.65), (2.0, 0.5, 0.65), (1.5, 0.5, 0.65), (1.1, 0.5, 0.65), (1.0, 0.5, 0.65))
+FIELDS = 17
+(TORQUE_CURVE, MAX_RPM, _MOI, _D1, _D2, _D3, _AUTOBOX, _SWITCH, _CLUTCH, FINAL_RATIO, GEARS, MASS, DRAG,
+ CENTER_OF_MASS, STEERING_CURVE, WHEELS, _SWEEP) = range(FIELDS)  # fmt: skip
+MOST_POINTS = 64
+_WHEEL_DEFAULTS = (3.5, 0.25, 45.0, 35.0, 1500.0, 0.0, 3.0, 20.0, 3000.0)
+_SHIFT_DOWN, _SHIFT_UP = 0.5, 0.65
 
 
 class PhysicsControls:
-    """What clients have set; the rest follows from each vehicle's model."""
+    """What clients have set reads back as it was set; the motion follows it by way of the town's state."""
 
-    def __init__(self) -> None:
-        self._given: dict[int, list[Any]] = {}
-        self._ackermann: dict[int, list[float]] = {}
+    def set(self, episode: Episode, actor_id: int, control: Any) -> None:
+        """Take a VehiclePhysicsControl.
 
-    def set(self, actor_id: int, control: Any) -> None:
-        """Keep a VehiclePhysicsControl, so that it reads back as it was set."""
-        if not isinstance(control, list) or len(control) < 17:
-            raise TypeError("expected a VehiclePhysicsControl of 17 fields")
-        self._given[actor_id] = control[:17]
+        Raises:
+            Refusal: no such vehicle.
+            TypeError, ValueError: not a VehiclePhysicsControl of finite numbers.
+        """
+        row = vehicle_row(episode, actor_id, "apply physics control")
+        if not isinstance(control, list) or len(control) < FIELDS:
+            raise TypeError(f"expected a VehiclePhysicsControl of {FIELDS} fields")
+        pushes.set_physics(episode.town.state, row, physics_from_wire(control))
+        episode.given_physics[actor_id] = control[:FIELDS]
 
     def get(self, episode: Episode, actor_id: int) -> list[Any]:
-        """The VehiclePhysicsControl of a vehicle."""
-        row = _vehicle_row(episode, actor_id, "get physics control")
-        return self._given[actor_id] if actor_id in self._given else _default(episode, row)
-
-    def set_ackermann(self, actor_id: int, settings: Any) -> None:
-        """Keep AckermannControllerSettings."""
-        self._ackermann[actor_id] = numbers(settings, DEFAULT_ACKERMANN)
-
-    def get_ackermann(self, actor_id: int) -> list[float]:
-        """The AckermannControllerSettings of a vehicle."""
-        return self._ackermann.get(actor_id, list(DEFAULT_ACKERMANN))
+        """The VehiclePhysicsControl of a vehicle; in a friction volume, with the tyre friction that it has there."""
+        row = vehicle_row(episode, actor_id, "get physics control")
+        control = list(episode.given_physics.get(actor_id) or _default(episode, row))
+        held = float(episode.town.state.motion[row, FRICTION])
+        if held > 0.0:
+            control[WHEELS] = [[held - 1.0, *wheel[1:]] for wheel in control[WHEELS]]
+        return control
 
 
-def _vehicle_row(episode: Episode, actor_id: int, doing: str) -> int:
+def vehicle_row(episode: Episode, actor_id: int, doing: str) -> int:
+    """The town's row of a vehicle.
+
+    Raises:
+        Refusal: no such actor, or it is no vehicle.
+    """
     row = episode.row(actor_id, doing)
-    if not MODELS[int(episode.town.state.model[row])].blueprint.startswith("vehicle."):
+    if int(episode.town.state.kind[row]) != KIND_VEHICLE:
         raise Refusal(f"unable to {doing}: the actor is not a vehicle")
     return row
 
 
-def _wheels(episode: Episode, row: int) -> list[Any]:
-    """One WheelPhysicsControl for each wheel; radius and position in centimetres, positions in the world."""
+def _points(value: Any, width: int) -> list[list[float]]:
+    if not isinstance(value, list) or len(value) > MOST_POINTS:
+        raise TypeError(f"expected an array of at most {MOST_POINTS} points")
+    return [numbers(point, (0.0,) * width) for point in value]
+
+
+def _wheel(value: Any) -> Wheel:
+    friction, _, steer_deg, radius_cm, brake, hand_brake, _, stiffness, _ = numbers(value[:9], _WHEEL_DEFAULTS)
+    return Wheel(friction, math.radians(steer_deg), radius_cm / 100.0, brake, hand_brake, stiffness)
+
+
+def physics_from_wire(control: list[Any]) -> VehiclePhysics:
+    """What the town's model uses of a VehiclePhysicsControl.
+
+    Raises:
+        TypeError, ValueError: a field of another type, or a number that is not finite.
+    """
+    wheels = control[WHEELS]
+    if not isinstance(wheels, list) or len(wheels) > MOST_POINTS or not all(isinstance(w, list) for w in wheels):
+        raise TypeError("expected an array of WheelPhysicsControl")
+    torque, steering = _points(control[TORQUE_CURVE], 2), _points(control[STEERING_CURVE], 2)
+    return VehiclePhysics(
+        mass_kg=number(control[MASS]),
+        drag_coefficient=number(control[DRAG]),
+        center_of_mass=vector(control[CENTER_OF_MASS]),
+        torque_curve=tuple((x, y) for x, y in torque),
+        max_rpm=number(control[MAX_RPM]),
+        final_ratio=number(control[FINAL_RATIO]),
+        forward_gears=tuple(gear[0] for gear in _points(control[GEARS], 3)),
+        steering_curve=tuple((x, y) for x, y in steering),
+        wheels=tuple(_wheel(wheel) for wheel in wheels) or ordinary_physics(MODELS[0]).wheels,
+    )
+
+
+def _wheels(episode: Episode, row: int, physics: VehiclePhysics) -> list[Any]:
+    """Four WheelPhysicsControl, also of two-wheelers, as CARLA has them; radius and world position in centimetres."""
     state = episode.town.state
     model = MODELS[int(state.model[row])]
-    base_m, half_width_m = model.wheelbase_m / 2.0, 0.8 * model.width_m / 2.0
-    sides = (-half_width_m, half_width_m) if model.wheels == 4 else (0.0,)
+    ahead_m, half_width_m = model.wheelbase_m / 2.0, 0.8 * model.width_m / 2.0
     x, y, z = state.xyz[row].tolist()
     cosine, sine = math.cos(float(state.rotation[row, 2])), math.sin(float(state.rotation[row, 2]))
-    wheels = []
-    for ahead in (base_m, -base_m):
-        for aside in sides:
-            place = [100.0 * (x + ahead * cosine - aside * sine), 100.0 * (y + ahead * sine + aside * cosine),
-                     100.0 * (z + WHEEL_RADIUS_M)]  # fmt: skip
-            steer_deg, hand_brake = (45.0, 0.0) if ahead > 0.0 else (0.0, 3000.0)
-            wheels.append([3.5, 0.25, steer_deg, 100.0 * WHEEL_RADIUS_M, 1500.0, hand_brake, 3.0, 20.0, 3000.0, place])
-    return wheels
+    corners = [(ahead, aside) for ahead in (ahead_m, -ahead_m) for aside in (-half_width_m, half_width_m)]
+    made = []
+    for wheel, (ahead, aside) in zip(physics.wheels, corners, strict=True):
+        place = [100.0 * (x + ahead * cosine - aside * sine), 100.0 * (y + ahead * sine + aside * cosine),
+                 100.0 * (z + wheel.radius_m)]  # fmt: skip
+        made.append([
+            wheel.tire_friction, _WHEEL_DEFAULTS[1], math.degrees(wheel.max_steer_rad), 100.0 * wheel.radius_m,
+            wheel.max_brake_torque, wheel.max_handbrake_torque, _WHEEL_DEFAULTS[6], wheel.lateral_stiffness,
+            _WHEEL_DEFAULTS[8], place,
+        ])  # fmt: skip
+    return made
 
 
 def _default(episode: Episode, row: int) -> list[Any]:
-    model = MODELS[int(episode.town.state.model[row])]
+    physics = ordinary_physics(MODELS[int(episode.town.state.model[row])])
     return [
-        [[0.0, 400.0], [1890.0, 500.0], [5730.0, 400.0]], 5800.0, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0, 4.0,
-        [list(gear) for gear in _GEARS], model.mass_kg, 0.3, [0.0, 0.0, -0.1],
-        [[0.0, 1.0], [20.0, 0.9], [60.0, 0.8], [120.0, 0.7]], _wheels(episode, row), True,
+        [list(point) for point in physics.torque_curve], physics.max_rpm, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0,
+        physics.final_ratio, [[ratio, _SHIFT_DOWN, _SHIFT_UP] for ratio in physics.forward_gears], physics.mass_kg,
+        physics.drag_coefficient, list(physics.center_of_mass), [list(point) for point in physics.steering_curve],
+        _wheels(episode, row, physics), True,
     ]  # fmt: skip
-
-
-def telemetry(episode: Episode, actor_id: int) -> list[Any]:
-    """VehicleTelemetryData of a vehicle: what a bicycle model without slip has to say."""
-    row = _vehicle_row(episode, actor_id, "get telemetry data")
-    state = episode.town.state
-    model = MODELS[int(state.model[row])]
-    speed_mps = float(state.speed[row])
-    throttle, steer, brake, *_, gear = state.control[row].tolist()
-    load_n = model.mass_kg * 9.81 / max(model.wheels, 1)
-    wheel = [3.5, 0.0, 0.0, speed_mps / WHEEL_RADIUS_M, load_n, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
-    rpm = 800.0 + 5000.0 * min(abs(speed_mps) / 55.0 * 4.0 % 1.0, 1.0) if throttle > 0.0 or speed_mps else 800.0
-    return [speed_mps, steer, throttle, brake, rpm, int(gear), 0.3, [list(wheel) for _ in range(model.wheels)]]
