@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server.actors import ServerActor
+from drivesim.carla_server.lenses import Exposure, Lens, distort, distort_picture
 from drivesim.carla_server.painter import Task
 from drivesim.carla_server.poses import Floats
 from drivesim.town.state import TownState
@@ -18,7 +19,11 @@ from drivesim.town.state import TownState
 IMAGE_LIMIT_PX = 4096
 DEPTH_RANGE_M = 1000.0
 RGB, DEPTH, SEMANTIC, INSTANCE = "rgb", "depth", "semantic_segmentation", "instance_segmentation"
-_OUTPUTS = {RGB: ("rgb",), DEPTH: ("depth",), SEMANTIC: ("semantic",), INSTANCE: ("semantic", "instance")}
+NORMALS, FLOW, EVENTS = "normals", "optical_flow", "dvs"
+SURFACES = (NORMALS, FLOW)
+_OUTPUTS = {
+    RGB: ("rgb",), EVENTS: ("rgb",), DEPTH: ("depth",), SEMANTIC: ("semantic",), INSTANCE: ("semantic", "instance"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class CameraModel:
     width: int
     height: int
     fov_deg: float
+    lens: Lens | None = None
+    exposure: Exposure | None = None
 
     @staticmethod
     def of(actor: ServerActor) -> CameraModel:
@@ -36,7 +43,9 @@ class CameraModel:
         width = int(min(max(actor.number("image_size_x", 800), 1), IMAGE_LIMIT_PX))
         height = int(min(max(actor.number("image_size_y", 600), 1), IMAGE_LIMIT_PX))
         fov_deg = min(max(actor.number("fov", 90.0), 1.0), 170.0)
-        return CameraModel(actor.type_id.rsplit(".", 1)[1], width, height, fov_deg)
+        kind = actor.type_id.rsplit(".", 1)[1]
+        exposure = Exposure.of(actor) if kind in (RGB, EVENTS) else None
+        return CameraModel(kind, width, height, fov_deg, Lens.of(actor), exposure)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Scene:
     state: TownState
     appearance: Any
     frame_seed: int
+    time_s: float
     row_id: NDArray[np.uint32]  # actor id of each row
 
 
@@ -59,7 +69,8 @@ class Shot:
     matrix: Floats
     rotation: Floats
     hide_row: int
-    body: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    memory: Any = None  # what the kind keeps from one picture to the next
+    body: NDArray[Any] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
 def hidden_row(state: TownState, row: int, relative: Floats | None) -> int:
@@ -78,10 +89,11 @@ def drawing_tasks(scene: Scene, shots: list[Shot], threads: int) -> list[Task]:
 
 
 def _groups(shots: list[Shot]) -> list[list[Shot]]:
-    """Shots that one call can draw: the same size, the same hidden actor; those that share a view stay together."""
-    groups: dict[tuple[int, int, int], list[Shot]] = {}
+    """Shots that one call can draw: the same size, hidden actor and noise; those that share a view stay together."""
+    groups: dict[tuple[int, int, int, bool], list[Shot]] = {}
     for shot in shots:
-        groups.setdefault((shot.model.width, shot.model.height, shot.hide_row), []).append(shot)
+        model = shot.model
+        groups.setdefault((model.width, model.height, shot.hide_row, model.kind == EVENTS), []).append(shot)
     return list(groups.values())
 
 
@@ -109,21 +121,26 @@ def _draw(scene: Scene, shots: list[Shot]) -> None:
     model = shots[0].model
     views = Views(table[:, :3].copy(), table[:, 3:6].copy(), table[:, 6].copy(), model.width, model.height)
     outputs = tuple({output: None for shot in shots for output in _OUTPUTS[shot.model.kind]})
-    drawn = scene.renderer.render(scene.state, views, scene.appearance, frame_seed=scene.frame_seed,
+    seed = 0 if model.kind == EVENTS else scene.frame_seed  # noise and rain that move would make events
+    drawn = scene.renderer.render(scene.state, views, scene.appearance, frame_seed=seed,
                                   hide_row=shots[0].hide_row, outputs=outputs)  # fmt: skip
     names = np.concatenate([[0], scene.row_id & 0xFFFF]).astype(np.uint16)
     for shot, view in zip(shots, index, strict=True):
-        shot.body = _pixels(shot.model.kind, drawn, view, names)
+        shot.body = _pixels(shot, drawn, view, names, scene.time_s)
 
 
-def _pixels(kind: str, drawn: Any, view: int, names: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    if kind == RGB:
-        return np.ascontiguousarray(drawn.bgra[view])
-    if kind == DEPTH:
-        return depth_bgra(drawn.depth_m[view])
-    if kind == SEMANTIC:
-        return label_bgra(drawn.semantic[view], None)
-    return label_bgra(drawn.semantic[view], names[drawn.instance[view]])
+def _pixels(shot: Shot, drawn: Any, view: int, names: NDArray[np.uint16], time_s: float) -> NDArray[Any]:
+    model = shot.model
+    if model.kind in (RGB, EVENTS):
+        bgra = distort_picture(np.ascontiguousarray(drawn.bgra[view]), model.lens)
+        bgra = bgra if model.exposure is None else model.exposure.apply(bgra)
+        return bgra if model.kind == RGB else shot.memory.look(bgra, time_s)
+    if model.kind == DEPTH:
+        return depth_bgra(distort(drawn.depth_m[view], model.lens))
+    semantic = distort(drawn.semantic[view], model.lens)
+    if model.kind == SEMANTIC:
+        return label_bgra(semantic, None)
+    return label_bgra(semantic, names[distort(drawn.instance[view], model.lens)])
 
 
 def depth_bgra(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server.actors import ServerActor
 from drivesim.carla_server.poses import Floats
-from drivesim.town.render.raycast import Hits, RayCaster, StagedActors
+from drivesim.town.render.raycast import Hits, RayCaster, Staged
 from drivesim.town.state import TownState
 
 RAYS_PER_TICK = 2_000_000  # a sensor that asks for more per measurement gets this many
@@ -25,7 +26,7 @@ class RayScene:
     def __init__(self, caster: RayCaster, state: TownState, row_id: RowIds, first_light_id: int) -> None:
         self.caster = caster
         self.state = state
-        self.staged: StagedActors = caster.stage(state)
+        self.staged: Staged = caster.stage(state)
         self.row_id = row_id
         self.first_light_id = first_light_id
 
@@ -63,7 +64,7 @@ class Sweep:
         count = len(self.rays)
         parts = threads if count >= SHARED_FROM else 1
         cuts = [count * k // parts for k in range(parts + 1)]
-        return [self._task(scene, part) for part in zip(cuts, cuts[1:], strict=False) if part[0] < part[1]]
+        return [self._task(scene, part) for part in pairwise(cuts) if part[0] < part[1]]
 
     def _task(self, scene: RayScene, part: tuple[int, int]) -> Callable[[], None]:
         def cast() -> None:

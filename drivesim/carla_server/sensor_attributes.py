@@ -21,7 +21,7 @@ _RGB: Attributes = {
     "tint": "0.0", "chromatic_aberration_intensity": "0.0", "chromatic_aberration_offset": "0.0",
 }  # fmt: skip
 _DVS: Attributes = {
-    **_CAMERA, "positive_threshold": "0.3", "negative_threshold": "0.3", "sigma_positive_threshold": "0.0",
+    **_RGB, "positive_threshold": "0.3", "negative_threshold": "0.3", "sigma_positive_threshold": "0.0",
     "sigma_negative_threshold": "0.0", "refractory_period_ns": "0", "use_log": "true", "log_eps": "0.001",
 }  # fmt: skip
 _IMU: Attributes = {
@@ -74,10 +74,7 @@ SENSOR_INDEX: dict[str, int] = {
     "sensor.lidar.ray_cast": 11, "sensor.camera.rgb": 13, "sensor.camera.semantic_segmentation": 14,
     "sensor.camera.instance_segmentation": 15,
 }  # fmt: skip
-# listed, so that scripts that pick blueprints by name find them; spawning one is refused with a text
-UNSERVED = frozenset({
-    "sensor.camera.normals", "sensor.camera.optical_flow", "sensor.camera.dvs",
-})  # fmt: skip
+UNSERVED: frozenset[str] = frozenset()  # listed, but spawning one is refused with a text
 CHOICES: dict[str, tuple[str, ...]] = {"exposure_mode": ("manual", "histogram")}
 WHOLE_NUMBERS = frozenset({"image_size_x", "image_size_y", "noise_seed", "channels", "points_per_second", "blade_count",
                            "refractory_period_ns"})  # fmt: skip

@@ -6,13 +6,14 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.carla_server.actors import ServerActor
-from drivesim.carla_server.cameras import CameraModel, Scene, Shot, drawing_tasks, hidden_row
+from drivesim.carla_server.cameras import EVENTS, FLOW, SURFACES, CameraModel, Scene, Shot, drawing_tasks, hidden_row
 from drivesim.carla_server.connection import Part
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.painter import Painter, Task
@@ -26,6 +27,7 @@ IMAGE = struct.Struct("<IIf")
 DUE_SLACK_S = 1e-6
 LIDARS = ("sensor.lidar.ray_cast", "sensor.lidar.ray_cast_semantic")
 RADAR = "sensor.other.radar"
+RAY_SENSORS = (*LIDARS, RADAR)
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Sensor:
     period_s: float
     noise: Noise
     camera: CameraModel | None = None
-    beams: Any = None  # Lidar or Radar
+    kept: Any = None  # Lidar, Radar, EventCamera, or what a motion camera saw
     next_due_s: float | None = None
     last_s: float | None = None
 
@@ -45,7 +47,7 @@ class Sensor:
         """Read a sensor actor's attributes."""
         camera = CameraModel.of(actor) if actor.type_id.startswith("sensor.camera.") else None
         noise = Noise.of(actor)
-        return Sensor(actor, max(actor.number("sensor_tick", 0.0), 0.0), noise, camera, _beams(actor, noise))
+        return Sensor(actor, max(actor.number("sensor_tick", 0.0), 0.0), noise, camera, _kept(actor, camera, noise))
 
     def due(self, time_s: float) -> bool:
         """Is it the sensor's turn? The first time is at once; then every `period_s`."""
@@ -65,8 +67,16 @@ class Sensor:
         return most if last is None else min(max(time_s - last, 0.0), self.period_s + delta_s)
 
 
-def _beams(actor: ServerActor, noise: Noise) -> Any:
-    """What turns a sensor's attributes into rays, or None; late imports: the kernels take a while to load."""
+def _kept(actor: ServerActor, camera: CameraModel | None, noise: Noise) -> Any:
+    """What a sensor's kind remembers, or None; late imports: the kernels take a while to load."""
+    if camera is not None and camera.kind == EVENTS:
+        from drivesim.carla_server.event_camera import EventCamera, EventModel
+
+        return EventCamera(EventModel.of(actor), noise.rng)
+    if camera is not None and camera.kind == FLOW:
+        from drivesim.carla_server.surface_camera import Before
+
+        return Before()
     if actor.type_id in LIDARS:
         from drivesim.carla_server.lidar import Lidar, LidarModel
 
@@ -83,7 +93,7 @@ class SensorRig:
 
     def __init__(
         self, episode: Episode, hub: StreamHub, observer: WorldObserver, renderer: Callable[[], Any], painter: Painter,
-        ray_caster: Callable[[], Any],
+        ray_caster: Callable[[], Any], thing_finder: Callable[[], Any],
     ) -> None:  # fmt: skip
         self._episode = episode
         self._painter = painter
@@ -91,6 +101,7 @@ class SensorRig:
         self._observer = observer
         self._renderer = renderer
         self._ray_caster = ray_caster
+        self._thing_finder = thing_finder
         self._readings = Readings(episode, hub)
         self._sensors: dict[int, Sensor] = {}
         self._changes = -1
@@ -116,7 +127,7 @@ class SensorRig:
             if sensor.camera is not None:
                 if draw:
                     shots.append(self._shot(sensor, sensor.camera))
-            elif sensor.beams is not None:
+            elif sensor.actor.type_id in RAY_SENSORS:
                 sweeps.append(self._sweep(sensor, sensor.span_s(time_s, delta_s)))
             else:
                 matrix, rotation = self._observer.pose(sensor.actor)
@@ -148,7 +159,7 @@ class SensorRig:
         matrix, rotation = self._observer.pose(sensor.actor)
         row = self._readings.parent_row(sensor.actor)
         hide = hidden_row(self._episode.town.state, row, sensor.actor.relative)
-        return Shot(sensor.actor, camera, matrix.copy(), rotation.copy(), hide)
+        return Shot(sensor.actor, camera, matrix.copy(), rotation.copy(), hide, sensor.kept)
 
     def _sweep(self, sensor: Sensor, span_s: float) -> Any:
         from drivesim.carla_server.rays import enclosing_row
@@ -158,8 +169,8 @@ class SensorRig:
         hide = enclosing_row(self._episode.town.state, self._readings.parent_row(actor), matrix)
         pose = (actor, matrix.copy(), rotation.copy(), hide, span_s)
         if actor.type_id == RADAR:
-            return sensor.beams.sweep(*pose, self._readings.velocity(actor, matrix))
-        return sensor.beams.sweep(*pose)
+            return sensor.kept.sweep(*pose, self._readings.velocity(actor, matrix))
+        return sensor.kept.sweep(*pose)
 
     def draw(
         self, shots: list[Shot], frame: int, time_s: float, *, lossy: bool, sweeps: list[Any] | None = None
@@ -168,17 +179,28 @@ class SensorRig:
         table, state = self._episode.actors, self._episode.town.state.copy()
         row_id = table.row_id.copy()
         tasks: list[Task] = []
-        if shots:
+        pictures = [shot for shot in shots if shot.model.kind not in SURFACES]
+        if pictures:
             self._dress(state.weather)
-            scene = Scene(self._renderer(), state, self._appearance, int(state.tick[0]), row_id)
-            tasks += drawing_tasks(scene, shots, self._painter.threads)
+            seed = int(state.tick[0])
+            scene = Scene(self._renderer(), state, self._appearance, seed, time_s, row_id)
+            tasks += drawing_tasks(scene, pictures, self._painter.threads)
         space: Any = None
-        if sweeps:
+        if sweeps or len(pictures) < len(shots):
             from drivesim.carla_server.rays import RayScene
 
             space = RayScene(self._ray_caster(), state, row_id, self._episode.first_light_id)
-            tasks += [task for sweep in sweeps for task in sweep.tasks(space, self._painter.threads)]
+            tasks += self._surface_tasks([shot for shot in shots if shot.model.kind in SURFACES], space)
+            tasks += [task for sweep in sweeps or [] for task in sweep.tasks(space, self._painter.threads)]
         self._painter.start(tasks, lambda: self._deliver(shots, sweeps or [], space, frame, time_s, lossy))
+
+    def _surface_tasks(self, shots: list[Shot], space: Any) -> list[Task]:
+        if not shots:
+            return []
+        from drivesim.carla_server.surface_camera import SurfaceScene
+
+        scene = SurfaceScene(self._thing_finder(), space.staged)
+        return [partial(scene.draw, shot) for shot in shots]
 
     def _dress(self, weather: NDArray[np.float64]) -> None:
         if not np.array_equal(self._weather, weather):
@@ -191,8 +213,12 @@ class SensorRig:
         self, shots: list[Shot], sweeps: list[Any], space: Any, frame: int, time_s: float, lossy: bool
     ) -> None:
         for shot in shots:
+            if shot.model.kind == EVENTS and not len(shot.body):
+                continue  # as in CARLA: no events, no message
             lens = IMAGE.pack(shot.model.width, shot.model.height, shot.model.fov_deg)
-            self._send(shot.actor, frame, time_s, shot.matrix, shot.rotation, [lens, shot.body.data], lossy)
+            self._send(
+                shot.actor, frame, time_s, shot.matrix, shot.rotation, [lens, shot.body.view(np.uint8).data], lossy
+            )
         for sweep in sweeps:
             self._send(sweep.actor, frame, time_s, sweep.matrix, sweep.rotation, [sweep.pack(space, sweep)], lossy)
 

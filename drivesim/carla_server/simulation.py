@@ -53,6 +53,7 @@ class Simulation:
         self._episodes = 0
         self._renderers: dict[str, Any] = {}
         self._casters: dict[str, Any] = {}
+        self._finders: dict[str, Any] = {}
         self._scenery: dict[str, Scenery] = {}
         self._navigation: dict[str, NavigationFile] = {}
         self._generated: tuple[str, RoadNetwork] | None = None
@@ -119,7 +120,8 @@ class Simulation:
         if self._map_key in self._renderers:
             self.surroundings.dress(self._renderers[self._map_key])
         self.observer = WorldObserver(self.episode)
-        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter, self.ray_caster)
+        self.rig = SensorRig(self.episode, self.hub, self.observer, self.renderer, self.painter, self.ray_caster,
+                             self.thing_finder)  # fmt: skip
         self._unseen = MAP_CHANGE_SNAPSHOTS
         self.frame += 1
         self._publish_snapshot()
@@ -162,8 +164,19 @@ class Simulation:
         key = self._map_key
         if key not in self._casters:
             _make_room(self._casters, KEPT_RENDERERS)
-            self._casters[key] = RayCaster(self.renderer().scene)
+            renderer = self.renderer()
+            self._casters[key] = RayCaster(renderer.scene, renderer.standing)
         return self._casters[key]
+
+    def thing_finder(self) -> Any:
+        """What finds the things that pixels of the present map show; made on first use."""
+        from drivesim.town.render.seen_things import ThingFinder
+
+        key = self._map_key
+        if key not in self._finders:
+            _make_room(self._finders, KEPT_RENDERERS)
+            self._finders[key] = ThingFinder(self.renderer().scene)
+        return self._finders[key]
 
     @property
     def _map_key(self) -> str:

@@ -205,7 +205,8 @@ def test_radar_ranges_and_speeds(client):
         still = rows[~moving]
         cosine = np.cos(still[:, 1]) * np.cos(still[:, 2])
         result = dict(gap=gap, ahead=np.median(rows[ahead], axis=0).tolist(), n=len(rows),
-                      most=np.abs(rows[:, 1:3]).max(axis=0).tolist(), moving=int(moving.sum()), deepest=float(rows[:, 3].max()),
+                      most=np.abs(rows[:, 1:3]).max(axis=0).tolist(), moving=int(moving.sum()),
+                      deepest=float(rows[:, 3].max()),
                       off=float(np.abs(still[:, 0] + 6.0 * cosine).max()), own=own.get_velocity().length())
         close(radar, own, truck)
         finish(**result)
