@@ -118,7 +118,7 @@ def cast_rays(renderer: TownRenderer, state: TownState, look: Views) -> tuple[ND
     depth, ident = np.full(column.shape, 1000.0), np.zeros(column.shape, int)
     actors = staged(renderer, state)
     origin = look.position_m[0]
-    for things in (actors, renderer._static):
+    for things in (actors, renderer.standing.instances):
         for i in range(len(things.mesh)):
             mesh = int(things.mesh[i])
             if mesh < 0:
