@@ -35,8 +35,8 @@ class PretrainConfig:
     behavior_weight: float = 0.5
     pairs: int = 16  # branched states a step: what another action would have led to is the hardest negative
     branch_weight: float = 0.5
-    keep_side: float = 0.7  # probability that a step sees the cameras to the sides
-    keep_rear: float = 0.35
+    keep_side: float = 0.5  # probability that a step sees the cameras to the sides
+    keep_rear: float = 0.25
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
 
