@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivesim.carla_server import recorder_file as log
 from drivesim.carla_server.blueprints import LIBRARY
@@ -32,6 +34,24 @@ def poses_of(recording: RecorderFile, frame: int) -> Poses:
         sane = (np.abs(xyz) < MAP_LIMIT_M).all(-1) & (np.abs(rotation) < 1e3).all(-1)
         return Poses(rows["id"][sane].tolist(), xyz[sane], rotation[sane])
     return Poses()
+
+
+def way_between(here: Poses, after: Poses) -> tuple[Floats, Floats]:
+    """How far each actor of a frame goes and turns until the next one, (n, 3) each; nowhere if it is not in that."""
+    if here.ids == after.ids:
+        return after.xyz - here.xyz, _shortest(after.rotation - here.rotation)
+    index = {recorded: place for place, recorded in enumerate(after.ids)}
+    both = [(place, index[recorded]) for place, recorded in enumerate(here.ids) if recorded in index]
+    moved, turned = np.zeros_like(here.xyz), np.zeros_like(here.rotation)
+    if both:
+        own, next_ = np.array(both).T
+        moved[own] = after.xyz[next_] - here.xyz[own]
+        turned[own] = _shortest(after.rotation[next_] - here.rotation[own])
+    return moved, turned
+
+
+def _shortest(angles: NDArray[np.float64]) -> Floats:
+    return (angles + math.pi) % (2.0 * math.pi) - math.pi
 
 
 def left_out(recording: RecorderFile) -> dict[str, int]:

@@ -22,7 +22,7 @@ from drivesim.carla_server.actors import ServerActor
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.poses import Floats, matrix_from_pose
 from drivesim.carla_server.recorder_file import Creation, RecorderFile
-from drivesim.carla_server.replay_source import Poses, gone_in, made_in, parents_in, poses_of
+from drivesim.carla_server.replay_source import Poses, gone_in, made_in, parents_in, poses_of, way_between
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.structs import MAP_LIMIT_M, ActorDescription, Vector
 from drivesim.town.state import KIND_VEHICLE, KIND_WALKER, LIGHT_OFF
@@ -33,7 +33,7 @@ LIGHT_MATCH_M = 1.0  # CARLA's own lights stand within 0.2 m of the signals of i
 SAME_MOMENT_S = 1e-6
 NO_INTERPOLATION_FACTOR = 2.0
 WALKER_LIMIT_MPS = 50.0
-TELEPORT_MPS = 150.0  # a recorded actor that is faster was put elsewhere
+TELEPORT_MPS = 150.0
 
 
 @dataclass(frozen=True)
@@ -246,27 +246,37 @@ class _Playback:
         since_s = self.now_s - float(self._recording.elapsed_s[frame])
         share = min(max(since_s / span_s, 0.0), 1.0) if span_s > 0.0 and factor < NO_INTERPOLATION_FACTOR else 0.0
         share = share if share * span_s > SAME_MOMENT_S else 0.0
-        index = {recorded: place for place, recorded in enumerate(after.ids)}
+        moved, turned = way_between(here, after)
+        xyz, rotation = here.xyz + share * moved, here.rotation + share * turned
+        # what moves faster than this was put elsewhere
+        pace = np.where(np.linalg.norm(moved, axis=-1) < TELEPORT_MPS * span_s, factor / max(span_s, 1e-9), 0.0)
+        places, rows = [], []
         for place, recorded in enumerate(here.ids):
             actor = self._actor(recorded)
             if actor is None or (self.ignore_spectator and actor is self.episode.spectator):
                 continue
-            xyz, rotation = here.xyz[place], here.rotation[place]
-            moved, turned = np.zeros(3), np.zeros(3)
-            if recorded in index:
-                moved = after.xyz[index[recorded]] - xyz
-                turned = _shortest(after.rotation[index[recorded]] - rotation)
-            self._move(actor, xyz + share * moved, rotation + share * turned)
-            if actor.row >= 0 and span_s > 0.0:
-                calm = np.linalg.norm(moved) < TELEPORT_MPS * span_s
-                pace = factor / span_s if calm else 0.0
-                self.episode.push(actor.row, moved * pace)
-                self.episode.town.state.yaw_rate[actor.row] = turned[2] * pace
+            if actor.row >= 0:
+                places.append(place)
+                rows.append(actor.row)
+            else:
+                self._move(actor, xyz[place], rotation[place])
+        self._move_rows(np.array(rows, np.int64), xyz[places], rotation[places], moved[places] * pace[places, None],
+                        turned[places, 2] * pace[places])  # fmt: skip
 
     def _move(self, actor: ServerActor, xyz: Floats, rotation: Floats) -> None:
         x, y, z = xyz.tolist()
         roll, pitch, yaw = rotation.tolist()
         self.episode.move(actor, (x, y, z), (roll, pitch, yaw))
+
+    def _move_rows(
+        self, rows: NDArray[np.int64], xyz: Floats, rotation: Floats, velocity: Floats, yaw_rate: Floats
+    ) -> None:  # fmt: skip
+        state = self.episode.town.state
+        state.xyz[rows], state.rotation[rows] = xyz, rotation
+        state.xyz[rows, 2] -= np.where(state.kind[rows] == KIND_WALKER, state.half_size[rows, 2], 0.0)  # feet
+        state.velocity[rows], state.yaw_rate[rows] = velocity, yaw_rate
+        heading = rotation[:, 2]
+        state.speed[rows] = velocity[:, 0] * np.cos(heading) + velocity[:, 1] * np.sin(heading)
 
     def _poses_of(self, frame: int) -> Poses:
         if frame not in self._poses:
@@ -286,27 +296,30 @@ class _Playback:
                 state.light_elapsed_s[actor.light] = elapsed_s if 0.0 <= elapsed_s < 1e6 else 0.0
 
     def _vehicles(self, rows: log.Records) -> None:
-        for recorded, steer, throttle, brake, hand, gear in rows.tolist():
-            actor = self._actor(recorded)
-            if actor is None or actor.row < 0:
-                continue
-            control = np.nan_to_num([throttle, steer, brake, hand > 0, gear < 0, 0.0, gear], nan=0.0)
-            self.episode.town.state.control[actor.row] = np.clip(control, _LEAST, _MOST)
+        places, own = self._rows_of(rows["id"])
+        rows = rows[places]
+        control = np.stack([rows["throttle"], rows["steer"], rows["brake"], rows["hand"] > 0, rows["gear"] < 0,
+                            np.zeros(len(rows)), rows["gear"]], axis=-1)  # fmt: skip
+        self.episode.town.state.control[own] = np.clip(np.nan_to_num(control), _LEAST, _MOST)
 
     def _walkers(self, rows: log.Records) -> None:
         state = self.episode.town.state
-        for recorded, speed_mps in rows.tolist():
-            actor = self._actor(recorded)
-            if actor is not None and actor.row >= 0 and math.isfinite(speed_mps):
-                yaw = float(state.rotation[actor.row, 2])
-                speed_mps = min(max(speed_mps, 0.0), WALKER_LIMIT_MPS)
-                state.walker_control[actor.row] = (math.cos(yaw), math.sin(yaw), 0.0, speed_mps, 0.0)
+        places, own = self._rows_of(rows["id"])
+        yaw = state.rotation[own, 2]
+        speed = np.clip(np.nan_to_num(rows["speed"][places].astype(np.float64)), 0.0, WALKER_LIMIT_MPS)
+        still = np.zeros(len(own))
+        state.walker_control[own] = np.stack([np.cos(yaw), np.sin(yaw), still, speed, still], axis=-1)
 
     def _lamps(self, rows: log.Records) -> None:
-        for recorded, flags in rows.tolist():
-            actor = self._actor(recorded)
-            if actor is not None and actor.row >= 0:
-                self.episode.town.state.lamps[actor.row] = flags
+        places, own = self._rows_of(rows["id"])
+        self.episode.town.state.lamps[own] = rows["flags"][places]
+
+    def _rows_of(self, ids: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of some records are of actors in the town, and the rows of those."""
+        actors = [self._actor(recorded) for recorded in ids.tolist()]
+        found = [(place, actor.row) for place, actor in enumerate(actors) if actor is not None and actor.row >= 0]
+        places, own = np.array(found, np.int64).reshape(-1, 2).T
+        return places, own
 
 
 _LEAST = (0.0, -1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -335,7 +348,3 @@ def _sane(values: Any, scale: float) -> Vector:
     x, y, z = (float(value) * scale for value in values)
     ok = all(math.isfinite(value) and abs(value) < MAP_LIMIT_M for value in (x, y, z))
     return (x, y, z) if ok else (0.0, 0.0, 0.0)
-
-
-def _shortest(angles: NDArray[np.float64]) -> Floats:
-    return (angles + math.pi) % (2.0 * math.pi) - math.pi
