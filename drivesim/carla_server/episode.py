@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from drivesim.carla_server import lights
 from drivesim.carla_server.actors import ACTOR_LIMIT, SENSOR_STREAM, ActorTable, ServerActor
 from drivesim.carla_server.blueprints import BY_UID, FRICTION_TRIGGER, LIBRARY, Blueprint
+from drivesim.carla_server.obstacles import free_way
 from drivesim.carla_server.poses import Floats, matrix_from_pose, pose_from_matrix
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensor_attributes import SENSOR_INDEX, UNSERVED
+from drivesim.carla_server.spring_arms import PROBE_M, RIGID, SPRING_ARM, SPRING_ARM_GHOST, SpringArm
 from drivesim.carla_server.structs import DEFAULT_WEATHER, ActorDescription, Vector
 from drivesim.town import pushes
 from drivesim.town.catalogue import MODELS, SHAPE_BUS, SHAPE_TRUCK
@@ -39,6 +42,7 @@ class Episode:
         self.actors = ActorTable(len(town.state.kind), first_id)
         self.stop_boxes = lights.StopBoxes(town.network)
         self.first_light_id = first_id
+        self.arms: dict[int, SpringArm] = {}  # by the actor that hangs on it
         lights.add_lights(self.actors, town.network)
         lights.add_signs(self.actors, town.network)
         self.spectator = self.actors.add("spectator", attributes=(("role_name", 4, "spectator"),))
@@ -76,7 +80,7 @@ class Episode:
 
     def spawn(
         self, description: ActorDescription, xyz: Vector, rotation: Vector, parent_id: int = 0, *,
-        checked: bool = True, wanted_id: int = 0,
+        attachment: int = RIGID, checked: bool = True, wanted_id: int = 0,
     ) -> ServerActor:  # fmt: skip
         """Make an actor; the transform is relative to the parent where there is one.
 
@@ -104,6 +108,9 @@ class Episode:
             parent_id=parent_id, matrix=self.matrix_of(parent) @ relative if parent else relative,
             relative=relative if parent else None,
         )  # fmt: skip
+        if parent and attachment in (SPRING_ARM, SPRING_ARM_GHOST):
+            self.arms[actor.actor_id] = SpringArm.of(relative, self.matrix_of(parent), attachment)
+            self._swing_arms(0.0)
         if SENSOR_INDEX.get(blueprint.type_id, -1) >= 0:
             actor.stream_id = SENSOR_STREAM + actor.actor_id
         if blueprint.type_id == FRICTION_TRIGGER:
@@ -208,6 +215,20 @@ class Episode:
         self.fresh_controls.clear()
         self.town.step(dt_s)
         self.adopt_rows()
+        self._swing_arms(dt_s)
+
+    def _swing_arms(self, dt_s: float) -> None:
+        """Move what hangs on spring arms to where the arms are now."""
+        for actor_id, arm in list(self.arms.items()):
+            actor = self.actors.get(actor_id)
+            parent = self.actors.get(actor.parent_id) if actor is not None and actor.relative is not None else None
+            if actor is None or parent is None:
+                del self.arms[actor_id]
+                continue
+            matrix = self.matrix_of(parent)
+            arm.advance(matrix, dt_s)
+            reach = partial(free_way, self.town, parent.row, PROBE_M)
+            actor.relative = np.linalg.inv(matrix) @ arm.place(matrix, reach)
 
     def adopt_rows(self) -> None:
         """Give ids to actors that the town made itself, and forget those it removed."""

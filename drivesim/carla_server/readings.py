@@ -11,10 +11,10 @@ import numpy as np
 from drivesim.carla_server.actors import ServerActor
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.geography import GeoReference
+from drivesim.carla_server.obstacles import nearest_ahead
 from drivesim.carla_server.poses import Floats
 from drivesim.carla_server.rpc import encode, pack
 from drivesim.carla_server.streaming import StreamHub
-from drivesim.town.state import KIND_FREE, KIND_PROP
 
 GRAVITY_MPS2 = 9.81
 SCENERY = ServerActor(0, "static.other", tags=b"\x16")
@@ -120,53 +120,10 @@ class Readings:
         row = self.parent_row(actor)
         reach_m, radius_m = actor.number("distance", 5.0), actor.number("hit_radius", 0.5)
         moving_only = actor.value("only_dynamics").lower() == "true"
-        hit = nearest_ahead(self._episode, matrix, row, reach_m, radius_m, moving_only=moving_only)
+        hit = nearest_ahead(self._episode.town, matrix, row, reach_m, radius_m, moving_only=moving_only)
         return [self._event(row, *hit)] if hit is not None else []
 
     def _event(self, row: int, other: int, what: Any) -> bytes:
         table, token = self._episode.actors, self._hub.token
         own, met = table.of_row(row) or SCENERY, table.of_row(other) or SCENERY
         return b"\x93" + encode(own.to_wire(token)) + encode(met.to_wire(token)) + encode(what)
-
-
-def nearest_ahead(
-    episode: Episode, matrix: Floats, own_row: int, reach_m: float, radius_m: float, *, moving_only: bool = False
-) -> tuple[int, float] | None:  # fmt: skip
-    """The first thing that a sphere meets when it moves along the x axis of `matrix`: its row and the way to it.
-
-    Rows are the town's; -1 stands for scenery (houses, trunks, poles), which `moving_only` leaves out. The ground is
-    no obstacle.
-    """
-    state, start = episode.town.state, matrix[:3, 3]
-    rows = np.flatnonzero(state.kind != KIND_FREE)
-    rows = rows[rows != own_row]
-    if moving_only:
-        rows = rows[state.kind[rows] != KIND_PROP]
-    half = state.half_size[rows]
-    place = np.column_stack([state.xyz[rows], state.rotation[rows, 2], half[:, :2], 2.0 * half[:, 2]])
-    solids = episode.town.solids
-    if not moving_only and len(solids):
-        near = (np.abs(solids[:, :2] - start[:2]) < reach_m + 60.0).all(axis=1)
-        foot = np.full(int(near.sum()), float(state.xyz[own_row, 2]) if own_row >= 0 else min(float(start[2]), 0.0))
-        solid = solids[near]
-        place = np.concatenate([place, np.column_stack([solid[:, :2], foot, solid[:, 2:]])])
-        rows = np.concatenate([rows, np.full(len(solid), -1, rows.dtype)])
-    away = _way_to_boxes(place, start, matrix[:3, 0], radius_m)
-    first = int(np.argmin(away)) if len(away) else -1
-    return (int(rows[first]), float(away[first])) if first >= 0 and away[first] <= reach_m else None
-
-
-def _way_to_boxes(place: Floats, start: Floats, ahead: Floats, radius_m: float) -> Floats:
-    """(n,) metres until a sphere meets upright boxes (n, 7): x, y, z of the foot, yaw, half sizes, height; or inf."""
-    yaw = place[:, 3]
-    axes = np.stack([np.stack([np.cos(yaw), np.sin(yaw)], -1), np.stack([-np.sin(yaw), np.cos(yaw)], -1)], -2)
-    middle = place[:, :3] + np.array([0.0, 0.0, 0.5]) * place[:, 6:7]
-    away = start - middle
-    from_middle = np.column_stack([(axes @ away[:, :2, None])[..., 0], away[:, 2]])
-    along = np.column_stack([axes @ ahead[:2], np.full(len(place), ahead[2])])
-    half = np.column_stack([place[:, 4:6], 0.5 * place[:, 6]]) + radius_m
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = (-half - from_middle) / along, (half - from_middle) / along
-    enter = np.nan_to_num(np.minimum(low, high), nan=-np.inf).max(-1, initial=-np.inf)
-    leave = np.nan_to_num(np.maximum(low, high), nan=np.inf).min(-1, initial=np.inf)
-    return np.where((enter <= leave) & (leave >= 0.0), np.maximum(enter, 0.0), np.inf)
