@@ -88,7 +88,9 @@ SCRIPTS = (
 
 def tests_of(file: Path) -> list[str]:
     """`Class.test` of every test in a file, without importing it."""
-    classes = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef) and any(
+        isinstance(base, ast.Name) and base.id.endswith("SmokeTest") for base in node.bases)]  # fmt: skip
     return [f"{cls.name}.{item.name}" for cls in classes for item in cls.body
             if isinstance(item, ast.FunctionDef) and item.name.startswith("test_")]  # fmt: skip
 

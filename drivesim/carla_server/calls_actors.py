@@ -1,4 +1,4 @@
-"""Calls about actors of any kind: definitions, spawning, poses, velocities, parts."""
+"""Calls about actors of any kind: definitions, spawning, poses, velocities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from drivesim.carla_server import structs
 from drivesim.carla_server.actors import SENSOR_STREAM
 from drivesim.carla_server.blueprints import LIBRARY
 from drivesim.carla_server.commands import Batch
-from drivesim.carla_server.poses import pose_from_matrix
 from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Refusal, encode
 from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import ActorDescription, identifier, transform
@@ -81,28 +80,6 @@ class ActorCalls:
         actor = self._episode.find(actor_id, "get actor bounding box")
         return structs.box_to_wire(actor.box_centre, actor.box_extent, actor.actor_id)
 
-    def names(self, actor_id: Any) -> list[str]:
-        """An actor's only component, bone or socket is its root."""
-        self._episode.find(actor_id, "get names")
-        return ["root"]
-
-    def world_transform(self, actor_id: Any, *_: Any) -> Any:
-        """The root's transform in the world."""
-        return self._pose_of(actor_id)
-
-    def relative_transform(self, actor_id: Any, *_: Any) -> Any:
-        """The root's transform in the actor."""
-        self._episode.find(actor_id, "get relative transform")
-        return structs.transform_to_wire((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-
-    def world_transforms(self, actor_id: Any, *_: Any) -> list[Any]:
-        """One transform for each name."""
-        return [self._pose_of(actor_id)]
-
-    def relative_transforms(self, actor_id: Any, *_: Any) -> list[Any]:
-        """One transform for each name."""
-        return [self.relative_transform(actor_id)]
-
     def dead(self, actor_id: Any) -> None:
         """Stop an actor for good."""
         row = self._episode.row(actor_id, "set actor dead")
@@ -116,10 +93,6 @@ class ActorCalls:
         if stream_id != WORLD_STREAM:
             self._server.hub.expect(stream_id)
         return [self._server.hub.token(stream_id)]
-
-    def _pose_of(self, actor_id: Any) -> Any:
-        actor = self._episode.find(actor_id, "get transform")
-        return structs.transform_to_wire(*pose_from_matrix(self._episode.matrix_of(actor)))
 
 
 def _array_head(count: int) -> bytes:
@@ -138,9 +111,6 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "set_actor_simulate_physics": batch.simulate_physics,
     }  # fmt: skip
     table = {name: Call(VOID, command) for name, command in plain.items()}
-    names = Call(VALUE, calls.names, note="every actor has one part, `root`")
-    world = Call(VALUE, calls.world_transforms, note="every actor has one part, `root`")
-    relative = Call(VALUE, calls.relative_transforms, note="every actor has one part, `root`")
     return table | {
         "get_actor_definitions": Call(VALUE, calls.definitions),
         "get_spectator": Call(VALUE, calls.spectator),
@@ -157,15 +127,5 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "add_actor_impulse_at_location": Call(VOID, batch.impulse),
         "add_actor_force_at_location": Call(VOID, batch.force),
         "get_actor_bounding_box": Call(VALUE, calls.box),
-        "get_actor_component_names": names,
-        "get_actor_bone_names": names,
-        "get_actor_socket_names": names,
-        "get_actor_component_world_transform": Call(VALUE, calls.world_transform),
-        "get_actor_component_relative_transform": Call(VALUE, calls.relative_transform),
-        "get_actor_bone_world_transforms": world,
-        "get_actor_socket_world_transforms": world,
-        "get_vehicle_bone_world_transforms": world,
-        "get_actor_bone_relative_transforms": relative,
-        "get_actor_socket_relative_transforms": relative,
         "get_sensor_token": Call(VALUE, calls.sensor_token),
     }

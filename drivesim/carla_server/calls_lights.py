@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from drivesim.carla_server import structs
@@ -30,7 +31,7 @@ class LightCalls:
         """Set one light; it holds until its next change."""
         self._batch.traffic_light(actor_id, state)
 
-    def set_time(self, actor_id: int, stage: str, seconds: Any) -> None:
+    def set_time(self, stage: str, actor_id: int, seconds: Any) -> None:
         """Set how long a stage (green, yellow, red) of a light lasts."""
         light = self._batch.light(actor_id, f"set {stage} time")
         self._town.set_light_times(light, **{f"{stage}_s": min(max(structs.number(seconds), 0.0), 1.0e5)})
@@ -70,9 +71,9 @@ def light_calls(server: CarlaServer) -> dict[str, Call]:
     calls = LightCalls(server)
     return {
         "set_traffic_light_state": Call(VOID, calls.set_state),
-        "set_traffic_light_green_time": Call(VOID, lambda light, s: calls.set_time(light, "green", s)),
-        "set_traffic_light_yellow_time": Call(VOID, lambda light, s: calls.set_time(light, "yellow", s)),
-        "set_traffic_light_red_time": Call(VOID, lambda light, s: calls.set_time(light, "red", s)),
+        "set_traffic_light_green_time": Call(VOID, partial(calls.set_time, "green"), note="its length, s"),
+        "set_traffic_light_yellow_time": Call(VOID, partial(calls.set_time, "yellow"), note="its length, s"),
+        "set_traffic_light_red_time": Call(VOID, partial(calls.set_time, "red"), note="its length, s"),
         "freeze_traffic_light": Call(VOID, calls.freeze),
         "freeze_all_traffic_lights": Call(VOID, calls.freeze_all),
         "reset_traffic_light_group": Call(VOID, calls.reset_group),

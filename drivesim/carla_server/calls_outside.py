@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from drivesim.carla_server.rpc import VALUE, VOID, Call, Refusal
+from drivesim.carla_server.refusals import refused
+from drivesim.carla_server.rpc import VALUE, VOID, Call
 
 if TYPE_CHECKING:
     from drivesim.carla_server.server import CarlaServer
@@ -20,7 +21,7 @@ _REFUSED: dict[str, tuple[int, str]] = {
 
 def outside_calls(_: CarlaServer) -> dict[str, Call]:
     """The group's table."""
-    table = {name: Call(kind, _refusal(name, why), real=False, note=why) for name, (kind, why) in _REFUSED.items()}
+    table = {name: refused(name, kind, why) for name, (kind, why) in _REFUSED.items()}
     table["is_sensor_enabled_for_ros"] = Call(VALUE, _no, real=False, note=_ROS)
     table["are_gbuffers_enabled"] = Call(VALUE, _no, real=False, note=_BUFFERS)
     return table
@@ -28,10 +29,3 @@ def outside_calls(_: CarlaServer) -> dict[str, Call]:
 
 def _no(*_: Any) -> bool:
     return False
-
-
-def _refusal(name: str, why: str) -> Any:
-    def handler(*_: Any) -> None:
-        raise Refusal(f"{name} is not served: {why}")
-
-    return handler

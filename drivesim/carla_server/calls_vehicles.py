@@ -1,4 +1,4 @@
-"""Calls about vehicles and walkers: controls, physics, lamps, doors, wheels, bones."""
+"""Calls about vehicles and walkers: controls, physics, lamps, doors, wheels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from drivesim.carla_server import structs
 from drivesim.carla_server.commands import Batch
-from drivesim.carla_server.poses import pose_from_matrix
-from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer, Refusal
+from drivesim.carla_server.refusals import refused
+from drivesim.carla_server.rpc import VALUE, VOID, Call, Peer
 from drivesim.carla_server.telemetry import telemetry
 from drivesim.town import pushes
 from drivesim.town.speed_control import DEFAULT_GAINS
@@ -80,15 +80,6 @@ class VehicleCalls:
         self._episode.row(actor_id, "get wheel pitch angle")
         return 0.0
 
-    def bones(self, actor_id: Any) -> list[Any]:
-        """A walker's only bone is its root."""
-        actor = self._episode.find(actor_id, "get bones transform")
-        if not actor.type_id.startswith("walker."):
-            raise Refusal("unable to get bones transform: the actor is not a walker")
-        world = structs.transform_to_wire(*pose_from_matrix(self._episode.matrix_of(actor)))
-        origin = structs.transform_to_wire((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-        return [[["crl_root", world, origin, origin]]]
-
     def checked(self, doing: str) -> Any:
         """A call that is accepted without effect, but for the check that its actor exists."""
 
@@ -105,12 +96,6 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
 
     def accepted(doing: str, note: str) -> Call:
         return Call(VOID, calls.checked(doing), real=False, note=note)
-
-    def refused(name: str, why: str) -> Call:
-        def handler(*_: Any) -> None:
-            raise Refusal(f"{name} is not served: {why}")
-
-        return Call(VOID, handler, real=False, note=why)
 
     closed = "vehicles of this town have no moving parts"
     no_engine = "this town has its own vehicle physics"
@@ -132,14 +117,10 @@ def vehicle_calls(server: CarlaServer) -> dict[str, Call]:
         "get_wheel_steer_angle": Call(VALUE, calls.wheel_angle),
         "set_wheel_pitch_angle": accepted("set wheel pitch angle", closed),
         "get_wheel_pitch_angle": Call(VALUE, calls.pitch_angle, real=False, note=closed),
-        "set_ignored_vehicles": accepted("set ignored vehicles", "the client's Traffic Manager decides"),
-        "enable_chrono_physics": refused("enable_chrono_physics", no_engine),
-        "enable_carsim": refused("enable_carsim", no_engine),
-        "use_carsim_road": refused("use_carsim_road", no_engine),
+        "set_ignored_vehicles": accepted("set ignored vehicles", "sensors see all vehicles"),
+        "enable_chrono_physics": refused("enable_chrono_physics", VOID, no_engine),
+        "enable_carsim": refused("enable_carsim", VOID, no_engine),
+        "use_carsim_road": refused("use_carsim_road", VOID, no_engine),
         "restore_physx_physics": accepted("restore physx physics", no_engine),
         "apply_control_to_walker": Call(VOID, batch.walker_control),
-        "get_bones_transform": Call(VALUE, calls.bones, note="one bone, the root"),
-        "set_bones_transform": accepted("set bones transform", "walkers have one bone, the root"),
-        "blend_pose": accepted("blend pose", "walkers have one bone, the root"),
-        "get_pose_from_animation": accepted("get pose from animation", "walkers have one bone, the root"),
     }
