@@ -48,6 +48,7 @@ class RecorderCalls:
         self._waiting = 0
         server.simulation.stepped = self._stepped
         server.simulation.published = self._published
+        server.at_close.append(self._close)
 
     # ---- recording
 
@@ -170,6 +171,10 @@ class RecorderCalls:
         actor = self._simulation.episode.destroy(actor_id)
         if actor.stream_id:
             self._server.hub.close_stream(actor.stream_id)
+
+    def _close(self) -> None:
+        self._recorder.stop()
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     # ---- the thread beside
 

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from drivesim.carla_server.connection import Connection, Listener
@@ -54,6 +55,7 @@ class CarlaServer:
         self.managers = TrafficManagers(self.reactor.post)
         self.physics_controls = PhysicsControls()
         self.recordings = recordings or Recordings()
+        self.at_close: list[Callable[[], None]] = []  # what else ends with the server
         self.listener = Listener(self.reactor, host, port, self._accepted)
         try:
             self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
@@ -87,6 +89,8 @@ class CarlaServer:
         try:
             self.reactor.run()
         finally:
+            for action in self.at_close:
+                action()
             self.listener.close()
             self.hub.close()
             self.simulation.painter.close()
