@@ -127,7 +127,7 @@ def spawn_points(town: Town) -> list[Any]:
     poses = []
     for point in range(len(network.spawn_yaw_rad)):
         x, y, z = network.spawn_xyz_m[point].tolist()
-        yaw = wrap_angle(float(network.spawn_yaw_rad[point]))  # as a standing vehicle there reports it
+        yaw = as_reported(float(network.spawn_yaw_rad[point]))
         pitches = [_road_pitch(town, x, y, z, yaw, axle_m) for axle_m in AXLES_M]
         bend = max(pitches) - min(pitches)
         poses.append((bend > MOST_BEND_RAD, transform_to_wire((x, y, z + SPAWN_LIFT_M), (0.0, pitches[1], yaw))))
@@ -135,6 +135,11 @@ def spawn_points(town: Town) -> list[Any]:
     most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
     chosen = np.linspace(0, len(level) - 1, min(len(level), most)).round().astype(np.int64)
     return [level[point] for point in chosen.tolist()]
+
+
+def as_reported(yaw_rad: float) -> float:
+    """The yaw that a vehicle reports that was put there: the wire's numbers are floats, and half a turn is minus."""
+    return wrap_angle(math.radians(float(np.float32(math.degrees(yaw_rad)))))
 
 
 def _road_pitch(town: Town, x: float, y: float, z: float, yaw: float, axle_m: float) -> float:

@@ -62,6 +62,8 @@ def _junction_points(arrays: dict[str, NDArray[Any]]) -> dict[int, NDArray[np.fl
     lane = arrays["point_lane"]
     inside = (arrays["lane_junction"][lane] >= 0) & (arrays["lane_kind"][lane] == LANE_DRIVING)
     rows = np.flatnonzero(inside)
+    if not len(rows):
+        return {}
     junction = arrays["lane_junction"][lane[rows]]
     columns = (arrays["point_yaw_rad"][rows], arrays["point_width_m"][rows] / 2, arrays["lane_road"][lane[rows]])
     table = np.column_stack([arrays["point_xyz_m"][rows, :2], *columns]).astype(np.float64)
