@@ -97,7 +97,7 @@ def _border(
     border = lane.xyz_m + side * 0.5 * lane.width_m[:, None] * right
     along = lane.road_s_m - lane.section.start_m
     result: list[Polyline] = []
-    for record, following in zip(records, (*records[1:], None), strict=True):
+    for record, following in zip(records, (*records[1:], None), strict=bool(records)):  # a lane may have no marks
         if record.kind not in MARK_KINDS:
             continue
         until = np.inf if following is None else following.s_m + 0.5
