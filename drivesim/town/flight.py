@@ -59,8 +59,6 @@ def touch_down(actors: Actors, row: int, ground_m: float) -> bool:
     """Keep a flying vehicle above the ground; True where it has landed."""
     motion = actors.motion[row]
     if actors.xyz[row, 2] > ground_m + TOUCH_M:
-        if motion[WEIGHTLESS] == 0.0:
-            motion[AIRBORNE] = 1.0
         return False
     actors.xyz[row, 2] = max(actors.xyz[row, 2], ground_m)
     actors.velocity[row, 2] = max(actors.velocity[row, 2], 0.0)

@@ -37,5 +37,6 @@ from __future__ import annotations
     ACCELERATION_LAST,
     WANTED_ACCELERATION,
     PEDAL,
-) = range(31)
-MOTION_COLUMNS = 31
+    GROUND,  # height of the ground where the vehicle last stood on it, m
+) = range(32)
+MOTION_COLUMNS = 32

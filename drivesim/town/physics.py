@@ -43,6 +43,7 @@ from drivesim.town.friction import any_volume, friction_at
 from drivesim.town.motion import (
     AIRBORNE,
     FRICTION,
+    GROUND,
     HELD,
     HELD_X,
     HELD_Y,
@@ -246,12 +247,13 @@ def settle(roads: Roads, actors: Actors, row: int, dt_s: float) -> None:
     rear = locate(roads, x - dx, y - dy, z, yaw)[3]
     height = 0.5 * (front + rear)
     if actors.motion[row, AIRBORNE] > 0.0 or actors.motion[row, WEIGHTLESS] > 0.0:
-        touch_down(actors, row, height)
+        touch_down(actors, row, height if lane >= 0 else actors.motion[row, GROUND])
         return
     limit = 6.0 * dt_s  # a car falls or climbs at most this fast, so that odd road data cannot throw it
     new_z = z + min(max(height - z, -limit), limit)
     actors.velocity[row, 2] = (new_z - z) / dt_s
     actors.xyz[row, 2] = new_z
+    actors.motion[row, GROUND] = new_z
     pitch = math.atan2(front - rear, 2.0 * reach)
     actors.rotation[row, 1] += min(max(pitch - actors.rotation[row, 1], -0.5 * dt_s), 0.5 * dt_s)
     actors.rotation[row, 0] *= max(1.0 - 2.0 * dt_s, 0.0)

@@ -29,6 +29,7 @@ from drivesim.town.motion import (
     HELD_X,
     HELD_Z,
     LATERAL,
+    PEDAL,
     SLIDING,
     SPEED_KP,
     TRACK_AGE,
@@ -145,7 +146,7 @@ def track(state: TownState, row: int, target: Sequence[float]) -> None:
     """Hand a vehicle to the Ackermann controller: steer (rad), its rate, speed (m/s), acceleration, jerk."""
     motion = state.motion[row]
     if motion[TRACKING] == 0.0:
-        motion[TRACK_AGE:] = 0.0  # the controllers' memories
+        motion[TRACK_AGE : PEDAL + 1] = 0.0  # the controllers' memories
     motion[TRACKING] = 1.0
     motion[TRACK_STEER : TRACK_JERK + 1] = target
 
