@@ -42,6 +42,8 @@ GOALS = {
     "render_six_256x144_ms": ("ms", "<= 5.5 (fails above 12 on a shared machine)"),
     "closed_loop_ticks_per_s": ("ticks/s", ">= 80"),
     "town_ticks_per_s": ("ticks/s", ">= 1000"),
+    "lidar_points_per_s": ("points/s", ""),
+    "lidar_points_per_s_client": ("points/s", ""),
     "plan_ms_p50": ("ms", ""),
     "plan_ms_p95": ("ms", "<= 100"),
     "log_write_frames_per_s": ("frames/s", ""),
@@ -103,6 +105,66 @@ def closed_loop_ticks_per_s(ticks: int = 300) -> float:
             rates.append((ticks // 3) / (time.perf_counter() - began))
         world.close()
     return statistics.median(rates)
+
+
+def lidar_points_per_s(repeats: int = 40, channels: int = 64, per_channel: int = 1000) -> float:
+    """Points that come back, rays alone on one thread: Town02, 100 m, 60 vehicles and 20 people."""
+    from drivesim.town.render.raycast import RayCaster
+
+    world = TownWorld()
+    world.reset(busy_scenario(0, 0), 0)
+    world.town.populate(60, 20, near=None, radius_m=1e3, rng=np.random.default_rng(0))
+    _, renderer = stage("Town02")
+    caster = RayCaster(renderer.scene, renderer.standing)
+    turn = np.linspace(-np.pi, np.pi, per_channel, endpoint=False)
+    lift = np.radians(np.linspace(10.0, -30.0, channels))
+    fan = [np.outer(np.cos(lift), np.cos(turn)), np.outer(np.cos(lift), np.sin(turn)), np.outer(np.sin(lift), turn**0)]
+    rays = np.ascontiguousarray(np.stack(fan, axis=-1).reshape(-1, 3), np.float32)
+    rates = []
+    for _ in range(repeats):
+        world.town.step(0.05)
+        staged, origin = caster.stage(world.town.state), world.town.state.xyz[world.ego_row] + [0.0, 0.0, 2.0]
+        began = time.perf_counter()
+        hits = caster.cast(staged, origin, rays, 100.0, hide_row=world.ego_row)
+        rates.append(float((hits.thing != -1).sum()) / (time.perf_counter() - began))
+    return statistics.median(rates[1:])
+
+
+def lidar_points_per_s_client(ticks: int = 60) -> float:
+    """Points in the client's hands per second: one lidar of 64 channels and 1.28 million rays/s, 20 steps a second."""
+    import queue
+
+    import carla
+
+    shape = {"channels": 64, "points_per_second": 1_280_000, "rotation_frequency": 20, "range": 100,
+             "dropoff_general_rate": 0, "dropoff_zero_intensity": 0}  # fmt: skip
+    with EmbeddedServer("Town02") as (host, port):
+        client = carla.Client(host, port)
+        client.set_timeout(120.0)
+        world = client.get_world()
+        settings = world.get_settings()
+        settings.synchronous_mode, settings.fixed_delta_seconds = True, 0.05
+        world.apply_settings(settings)
+        library = world.get_blueprint_library()
+        places = world.get_map().get_spawn_points()[:21]
+        cars = [world.try_spawn_actor(library.find("vehicle.tesla.model3"), place) for place in places]
+        blueprint = library.find("sensor.lidar.ray_cast")
+        for name, value in shape.items():
+            blueprint.set_attribute(name, str(value))
+        lidar = world.spawn_actor(blueprint, carla.Transform(carla.Location(z=2.0)), attach_to=cars[0])
+        scans: queue.Queue[Any] = queue.Queue()
+        lidar.listen(scans.put)
+        rates = []
+        for _ in range(ticks):
+            began = time.perf_counter()
+            world.tick()
+            points = len(scans.get(timeout=120.0))
+            rates.append(points / (time.perf_counter() - began))
+        lidar.stop()
+        lidar.destroy()
+        settings.synchronous_mode = False
+        world.apply_settings(settings)
+    return statistics.median(rates[5:])
 
 
 def street(rig: CameraRig, seed: int) -> NDArray[np.uint8]:
@@ -169,6 +231,7 @@ def measure(checkpoint: Path, tell: Callable[[str], None]) -> dict[str, dict[str
     add(render_six_256x144_ms=render_ms())
     add(town_ticks_per_s=town_ticks_per_s())
     add(closed_loop_ticks_per_s=closed_loop_ticks_per_s())
+    add(lidar_points_per_s=lidar_points_per_s(), lidar_points_per_s_client=lidar_points_per_s_client())
     middle, tail = plan_ms(checkpoint)
     add(plan_ms_p50=middle, plan_ms_p95=tail)
     written, read = log_rates()

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from drivesim.town.render.kernels import kernel
 
 BINS = 12
-LEAF_ITEMS = 4
 DEEP = 40  # from this depth on a node's items are halved, so that a walk's stack of STACK is enough
 STACK = 80
 
@@ -95,12 +94,13 @@ def _best_split(boxes, item, first, count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def grow(boxes, item, first, count, box, link, root):  # type: ignore[no-untyped-def]
+def grow(boxes, item, first, count, leaf, box, link, root):  # type: ignore[no-untyped-def]
     """Build a tree over item[first : first + count] from node `root` on; returns the next free node.
 
     Args:
         boxes: (b, 6) float32, low and high corners.
         item: (k,) int32 numbers of boxes; its part is put into the order of the leaves.
+        leaf: most items of a leaf.
         box, link: the nodes to write, at least 2 * count - 1 rows from `root` on.
     """
     stack = np.zeros((STACK, 4), np.int64)
@@ -110,7 +110,7 @@ def grow(boxes, item, first, count, box, link, root):  # type: ignore[no-untyped
         waiting -= 1
         node, begin, number, depth = stack[waiting]
         _bound(boxes, item, begin, number, box[node])
-        if number <= LEAF_ITEMS:
+        if number <= leaf:
             link[node, 0], link[node, 1] = begin, number
             continue
         axis, cut = _best_split(boxes, item, begin, number)
@@ -132,13 +132,13 @@ def grow(boxes, item, first, count, box, link, root):  # type: ignore[no-untyped
     return free
 
 
-def box_tree(boxes: NDArray[np.float32]) -> BoxTree:
-    """The tree over boxes (n, 6): low and high corners. A tree of no boxes has one empty leaf."""
+def box_tree(boxes: NDArray[np.float32], leaf: int = 1) -> BoxTree:
+    """The tree over boxes (n, 6): low and high corners, at most `leaf` to a leaf; of no boxes: one empty leaf."""
     count = len(boxes)
     item = np.arange(count, dtype=np.int32)
     box = np.zeros((max(2 * count - 1, 1), 6), np.float32)
     link = np.zeros((len(box), 2), np.int32)
-    used = grow(boxes, item, 0, count, box, link, 0) if count else 1
+    used = grow(boxes, item, 0, count, leaf, box, link, 0) if count else 1
     return BoxTree(box[:used], link[:used], item)
 
 

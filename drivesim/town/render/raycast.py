@@ -27,6 +27,7 @@ from drivesim.town.state import KIND_FREE, TownState
 
 Floats = NDArray[np.float64]
 MISS = -1
+LEAF_POLYGONS = 4
 EDGE_M = np.float32(2e-4)  # how far past an edge a polygon still stops a ray: closes the cracks between polygons
 
 
@@ -127,7 +128,7 @@ def _mesh_trees(meshes, boxes, item, box, link, root):  # type: ignore[no-untype
                     low, high = min(low, value), max(high, value)
                 boxes[p, c], boxes[p, 3 + c] = low - np.float32(1e-3), high + np.float32(1e-3)
         root[m] = free
-        free = grow(boxes, item, first, count, box, link, free)
+        free = grow(boxes, item, first, count, LEAF_POLYGONS, box, link, free)
     return free
 
 
