@@ -100,6 +100,7 @@ def collisions(recording: RecorderFile, category1: str, category2: str) -> str:
     return text.done()
 
 
+@np.errstate(all="ignore")  # a damaged log may hold any number
 def actors_blocked(recording: RecorderFile, min_time_s: float, min_distance_cm: float) -> str:
     """CARLA's `show_recorder_actors_blocked`: who did not move so far for so long, the longest first."""
     text = _Text()

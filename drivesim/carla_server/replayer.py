@@ -134,7 +134,7 @@ class _Playback:
 
     def finish(self, keep_actors: bool) -> None:
         """Let go of the actors, or remove those that the replay made."""
-        for actor_id in list(self._ids.values()):
+        for actor_id in sorted({*self._ids.values(), *self._own}):
             actor = self.episode.actors.get(actor_id)
             if actor is None:
                 continue
@@ -217,6 +217,7 @@ class _Playback:
 
     # ---- moments
 
+    @np.errstate(all="ignore")  # a damaged log may hold any number
     def show(self, factor: float) -> None:
         """Everything as it was at `now_s`."""
         frame = self._frame_at(self.now_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,14 @@ import pytest
 
 from drivesim.carla_server import recorder_file as log
 from drivesim.carla_server.embedded import EmbeddedServer
+from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.recordings import Recordings
 from drivesim.carla_server.replay_source import poses_of
+from drivesim.carla_server.replayer import Replayer, ReplayRequest
 from drivesim.carla_server.rpc import Refusal
+from drivesim.carla_server.world_observer import WorldObserver
 from drivesim.town import towns
+from drivesim.town.town import Town
 
 LOGS = Path(__file__).resolve().parents[3] / "shared" / "data" / "carla_recorder"
 
@@ -371,6 +376,34 @@ finish(ended=ended, left=len(world.get_actors().filter("vehicle.*")))
 """
     )
     assert "\nFrames: 3\n" in answer["ended"] and answer["left"] == 0
+
+
+def test_damaged_logs_replay_without_harm(folder, recorded):
+    data, generator = (folder / "drive.log").read_bytes()[:40_000], random.Random(5)
+    data = data[: data.rindex(b"\x01\x00\x00\x00\x00\x00\x18\x00\x00\x00") + 5]  # up to the end of its last whole frame
+    town = Town(towns.road_network("Drivetown"), seed=0, capacity=32)
+    episode = Episode(1, "Carla/Maps/Drivetown", "", town, 1)
+    observer, replayed = WorldObserver(episode), 0
+    before = len(episode.actors)
+    for _ in range(120):
+        damaged = bytearray(data)
+        for _ in range(generator.randint(1, 8)):
+            damaged[generator.randrange(len(damaged))] = generator.choice((0, 1, 127, 255, generator.randrange(256)))
+        try:
+            recording = log.RecorderFile(bytes(damaged))
+        except log.UnreadableRecording:
+            continue
+        replayer = Replayer(lambda actor_id: episode.destroy(actor_id))
+        replayer.start(recording, episode, ReplayRequest(0.0, 0.0, recorded["ids"][0], True, np.eye(4)))
+        for frame in range(6):
+            episode.step(0.05)
+            replayer.tick(episode, 0.05)
+            observer.observe(frame, 0.05, 0)
+        replayer.stop(keep_actors=False)
+        replayed += 1
+        assert all(np.isfinite(values).all() for values in (town.state.xyz, town.state.velocity, town.state.control))
+        assert len(episode.actors) == before
+    assert replayed > 10
 
 
 @pytest.fixture(scope="module")
