@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from drivesim.carla_server.rpc import Refusal
@@ -9,6 +10,7 @@ from drivesim.carla_server.structs import text
 from drivesim.town.towns import cache_folder
 
 NAME_LIMIT = 4096
+LEAST_FREE = 1 << 30  # bytes that a disk must have for a recording to begin
 
 
 def default_folder() -> Path:
@@ -53,11 +55,13 @@ class Recordings:
         """As `path`; its folder exists afterwards.
 
         Raises:
-            Refusal: as `path`, or the folder cannot be made.
+            Refusal: as `path`, or the folder cannot be made, or the disk is nearly full.
         """
         path = self.path(name, method)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refusal(f"{method}: cannot make {path.parent} ({error.strerror or error})") from None
+        if shutil.disk_usage(path.parent).free < LEAST_FREE:
+            raise Refusal(f"{method}: less than {LEAST_FREE >> 30} GB is free in {path.parent}")
         return path

@@ -25,7 +25,7 @@ from drivesim.carla_server.recorder_file import Creation, RecorderFile
 from drivesim.carla_server.replay_source import Poses, gone_in, made_in, parents_in, poses_of, way_between
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.structs import MAP_LIMIT_M, ActorDescription, Vector
-from drivesim.town.state import KIND_VEHICLE, KIND_WALKER, LIGHT_OFF
+from drivesim.town.state import KIND_PROP, KIND_VEHICLE, KIND_WALKER, LIGHT_OFF, POLICY_PARKED
 
 messages = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ LIGHT_MATCH_M = 1.0  # CARLA's own lights stand within 0.2 m of the signals of i
 SAME_MOMENT_S = 1e-6
 NO_INTERPOLATION_FACTOR = 2.0
 WALKER_LIMIT_MPS = 50.0
-TELEPORT_MPS = 150.0
+TELEPORT_MPS, JERK_MPS2 = 150.0, 100.0  # beyond these an actor was put elsewhere
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Replayer:
             self._playback = None
             return
         playback.ignore_hero, playback.ignore_spectator = self.ignore_hero, self.ignore_spectator
-        playback.show(self.time_factor)
+        playback.show(self.time_factor, delta_s)
         if playback.now_s >= playback.stop_s - SAME_MOMENT_S:
             self.stop(keep_actors=True)
         playback.now_s = min(playback.now_s + delta_s * self.time_factor, playback.stop_s)
@@ -112,6 +112,7 @@ class _Playback:
         self._ids: dict[int, int] = {}  # recorded id -> the actor's here
         self._own: set[int] = set()  # of those that the replay made
         self._heroes: set[int] = set()
+        self._policy: dict[int, int] = {}  # who moved an actor before
         self._poses: dict[int, Poses] = {}
         self._free_lights = [actor for actor in episode.actors if actor.light >= 0]
 
@@ -141,7 +142,7 @@ class _Playback:
             if not keep_actors and actor_id in self._own:
                 self._remove(actor_id)
             elif actor.row >= 0:
-                self._release(actor.row)
+                self._release(actor)
 
     def _events(self, frame: int) -> None:
         parents = parents_in(self._recording, frame)
@@ -168,6 +169,7 @@ class _Playback:
             return
         self._ids[made.actor_id] = actor.actor_id
         if actor.row >= 0:
+            self._policy.setdefault(actor.actor_id, int(self.episode.town.state.policy[actor.row]))
             self.episode.set_simulated(actor.row, False)
 
     def _found(self, made: Creation) -> ServerActor | None:
@@ -199,14 +201,18 @@ class _Playback:
         except Refusal:  # gone already, or it belongs to the map
             return
 
-    def _release(self, row: int) -> None:
-        state = self.episode.town.state
-        self.episode.push(row, np.zeros(3))
+    def _release(self, actor: ServerActor) -> None:
+        """Let an actor stand, and give it back to physics; a prop to what held it before."""
+        state, row = self.episode.town.state, actor.row
+        state.speed[row] = state.yaw_rate[row] = 0.0
+        state.velocity[row] = state.acceleration[row] = 0.0
+        if state.kind[row] == KIND_PROP:
+            state.policy[row] = self._policy.get(actor.actor_id, POLICY_PARKED)
+            return
         if state.kind[row] == KIND_VEHICLE:
             state.control[row] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-        elif state.kind[row] == KIND_WALKER:
+        else:
             state.walker_control[row] = 0.0
-        state.yaw_rate[row] = 0.0
         self.episode.set_simulated(row, True)
 
     def _actor(self, recorded_id: int) -> ServerActor | None:
@@ -218,8 +224,8 @@ class _Playback:
     # ---- moments
 
     @np.errstate(all="ignore")  # a damaged log may hold any number
-    def show(self, factor: float) -> None:
-        """Everything as it was at `now_s`."""
+    def show(self, factor: float, delta_s: float = 0.0) -> None:
+        """Everything as it was at `now_s`; `delta_s` is the time since the moment before (0 at the first)."""
         frame = self._frame_at(self.now_s)
         due = bisect.bisect_right(self._recording.event_frames, self._frame)
         for later in self._recording.event_frames[due:]:
@@ -229,7 +235,7 @@ class _Playback:
         self._frame = frame
         if frame < 0:
             return
-        self._place(frame, factor)
+        self._place(frame, factor, delta_s)
         for number, payload in self._recording.packets(frame):
             if number in _APPLIED:
                 _APPLIED[number](self, log.records(payload, number))
@@ -240,7 +246,7 @@ class _Playback:
     def _frame_at(self, time_s: float) -> int:
         return int(np.searchsorted(self._recording.elapsed_s, time_s + SAME_MOMENT_S, "right")) - 1
 
-    def _place(self, frame: int, factor: float) -> None:
+    def _place(self, frame: int, factor: float, delta_s: float) -> None:
         last = frame + 1 >= len(self._recording)
         here, after = self._poses_of(frame), Poses() if last else self._poses_of(frame + 1)
         span_s = 0.0 if last else float(self._recording.elapsed_s[frame + 1] - self._recording.elapsed_s[frame])
@@ -249,7 +255,6 @@ class _Playback:
         share = share if share * span_s > SAME_MOMENT_S else 0.0
         moved, turned = way_between(here, after)
         xyz, rotation = here.xyz + share * moved, here.rotation + share * turned
-        # what moves faster than this was put elsewhere
         pace = np.where(np.linalg.norm(moved, axis=-1) < TELEPORT_MPS * span_s, factor / max(span_s, 1e-9), 0.0)
         places, rows = [], []
         for place, recorded in enumerate(here.ids):
@@ -262,7 +267,7 @@ class _Playback:
             else:
                 self._move(actor, xyz[place], rotation[place])
         self._move_rows(np.array(rows, np.int64), xyz[places], rotation[places], moved[places] * pace[places, None],
-                        turned[places, 2] * pace[places])  # fmt: skip
+                        turned[places, 2] * pace[places], delta_s)  # fmt: skip
 
     def _move(self, actor: ServerActor, xyz: Floats, rotation: Floats) -> None:
         x, y, z = xyz.tolist()
@@ -270,9 +275,13 @@ class _Playback:
         self.episode.move(actor, (x, y, z), (roll, pitch, yaw))
 
     def _move_rows(
-        self, rows: NDArray[np.int64], xyz: Floats, rotation: Floats, velocity: Floats, yaw_rate: Floats
+        self, rows: NDArray[np.int64], xyz: Floats, rotation: Floats, velocity: Floats, yaw_rate: Floats,
+        delta_s: float,
     ) -> None:  # fmt: skip
         state = self.episode.town.state
+        gained = (velocity - state.velocity[rows]) / delta_s if delta_s > 0.0 else np.zeros_like(velocity)
+        calm = np.linalg.norm(gained, axis=-1, keepdims=True) < JERK_MPS2
+        state.acceleration[rows] = np.where(calm, gained, 0.0)
         state.xyz[rows], state.rotation[rows] = xyz, rotation
         state.xyz[rows, 2] -= np.where(state.kind[rows] == KIND_WALKER, state.half_size[rows, 2], 0.0)  # feet
         state.velocity[rows], state.yaw_rate[rows] = velocity, yaw_rate

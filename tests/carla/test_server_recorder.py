@@ -202,16 +202,20 @@ got = queue.Queue()
 sensors[0].listen(got.put)
 world.tick()
 data = got.get(timeout=20.0)
+pushes = []
+for _ in range(5):
+    world.tick()
+    pushes.append(world.get_actor(ids[0]).get_acceleration().length())
 hero = world.get_actor(ids[0]).get_transform().location
 away = sensors[0].get_transform().location.distance(hero)
 client.stop_replayer(False)
 world.tick()
 finish(text=text, ignored=ignored, sensors=[sensor.type_id for sensor in sensors], parent=parent,
-       away=away, frame=data.frame)
+       away=away, frame=data.frame, pushes=pushes)
 """, recorded["ids"])  # fmt: skip
     assert "Ignoring Hero vehicle" in answer["text"] and answer["ignored"] == ["vehicle.audi.tt"]
     assert answer["sensors"] == ["sensor.other.gnss"] and answer["parent"] == recorded["ids"][0]
-    assert answer["away"] < 3.0
+    assert answer["away"] < 3.0 and 0.5 < max(answer["pushes"]) < 20.0
 
 
 def test_replaying_onto_living_actors_moves_them(client):
@@ -284,6 +288,7 @@ finish(info=client.show_recorder_file_info("drive.log", False), all=client.show_
         " Traffic Light time events: ",
     ):
         assert title in answer["all"], title
+    assert answer["all"].count("   max_rpm = ") >= 2 and "    wheel 3: tire_friction " in answer["all"]
     assert f"  Id: {other} LowBeam\n" in answer["all"] and f"  Id: {hero} Steering: 0.1 Throttle: 0.7" in answer["all"]
     crash = answer["crash"].splitlines()
     assert next(line.split() for line in crash if "audi" in line)[1:] == [
