@@ -102,22 +102,28 @@ class WorldModel(nn.Module):
         self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor]:
         """Imagined latents (k, p, n, d) and the ensemble's disagreement (k, p)."""
+        return self.imagine_tensors(torch.from_numpy(latents), speed_mps, torch.from_numpy(actions).float())
+
+    def imagine_tensors(self, latents: Tensor, speed_mps: float, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """`imagine` with gradients: latents (2, n, d) under actions (k, p, 2)."""
         k = len(actions)
-        context = torch.from_numpy(latents)
-        previous, current = context[0].expand(k, -1, -1), context[1].expand(k, -1, -1)
-        chosen = torch.from_numpy(actions).float()
-        return self.predictor.rollout(previous, current, chosen, torch.full((k,), float(speed_mps)))
+        previous, current = latents[0].expand(k, -1, -1), latents[1].expand(k, -1, -1)
+        return self.predictor.rollout(previous, current, actions, torch.full((k,), float(speed_mps)))
 
     @torch.no_grad()
     def risks(
         self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Calibrated probabilities (k, p, 3) of RISKS at imagined moments (k, p, n, d) with kinematics (k, p, 16)."""
+        risk = self.risk_tensors(torch.from_numpy(current), imagined, torch.from_numpy(kinematics))
+        return np.asarray(risk.numpy())
+
+    def risk_tensors(self, current: Tensor, imagined: Tensor, kinematics: Tensor) -> Tensor:
+        """`risks` with gradients: current (n, d), imagined (k, p, n, d), kinematics (k, p, 16)."""
         k, p = imagined.shape[:2]
-        now = torch.from_numpy(current).expand(k * p, -1, -1)
-        pair = torch.stack([now, imagined.flatten(0, 1)], dim=1)
-        logits = self.risk(pair, torch.from_numpy(kinematics).flatten(0, 1)) / self.risk_temperature
-        return np.asarray(logits.sigmoid().view(k, p, -1).numpy())
+        pair = torch.stack([current.expand(k * p, -1, -1), imagined.flatten(0, 1)], dim=1)
+        logits = self.risk(pair, kinematics.flatten(0, 1)) / self.risk_temperature
+        return torch.as_tensor(logits.sigmoid().view(k, p, -1))
 
     @torch.no_grad()
     def accelerations(

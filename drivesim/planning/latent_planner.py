@@ -1,42 +1,39 @@
 """Plan by imagining: propose drives, predict their latent futures, score them with frozen heads, re-plan.
 
 Receding horizon of three seconds. Proposals are standing two-phase profiles, a policy read from the same
-latent, and the last plan shifted; a round of the cross-entropy method then searches around the best
-(iCEM, Pinneri 2020). Nothing is rendered and no picture is predicted.
+latent, and the last plan shifted; a search (`search.py`) then looks around the best of them. Nothing is
+rendered and no picture is predicted.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.datatypes import CameraRig, EgoState, Frame, LatentState, Observation, Plan, Scenario, Trajectory
-from drivesim.planning.kinematics import imagined_kinematics, kinematics
-from drivesim.planning.proposals import STEP_S, Futures, drive_route, two_phase
+from drivesim.planning.cost import LatentPlannerConfig
+from drivesim.planning.kinematics import kinematics
+from drivesim.planning.proposals import STEP_S, two_phase
+from drivesim.planning.search import Candidates, Imagination, Problem, search
+
+__all__ = ["ImaginationModel", "LatentPlanner", "LatentPlannerConfig"]
 
 Array = NDArray[np.float64]
 
+SURPRISE_WITHIN_US = 60_000  # a prediction meant for this long before or after now is one for now
+SHOWN = 16
 
-class ImaginationModel(Protocol):
+
+class ImaginationModel(Imagination, Protocol):
     """What the planner needs of a world model (drivesim.models.WorldModel has it)."""
 
     def encode(self, images: NDArray[np.uint8], rig: CameraRig, ego: EgoState) -> LatentState:
         """One tick's pictures to a latent (n, d)."""
-        ...
-
-    def imagine(self, latents: NDArray[np.float32], speed_mps: float, actions: Array) -> tuple[Any, Any]:
-        """Latents (2, n, d) under actions (k, p, 2): imagined (k, p, n, d) and disagreement (k, p)."""
-        ...
-
-    def risks(
-        self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Probabilities (k, p, 3) of collision, near miss and red light at imagined moments."""
         ...
 
     def accelerations(
@@ -45,37 +42,6 @@ class ImaginationModel(Protocol):
     ) -> Array:  # fmt: skip
         """Mean and quantiles of the acceleration that a policy head reads from the latent, m/s2."""
         ...
-
-
-@dataclass(frozen=True)
-class LatentPlannerConfig:
-    """Weights of the cost and sizes of the search."""
-
-    steps: int = 6
-    samples: int = 12
-    rounds: int = 1
-    elites: int = 4
-    noise_mps2: float = 0.8
-    collision_weight: float = 6.0
-    near_weight: float = 3.0
-    red_weight: float = 4.0
-    discount: float = 0.9
-    risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
-    progress_weight: float = 1.5
-    cruise_mps: float = 6.0  # no faster than what it sees in time to stop for
-    patience_s: float = 2.0  # standing longer than this, progress counts more and more ...
-    impatience_1ps: float = 1.0  # ... by this share a second ...
-    impatience_cap: float = 10.0  # ... up to this factor: a static scene must not hold the car for ever
-    progress_scale_m: float = 15.0
-    band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
-    trust_weight: float = 0.5  # per (m/s2)^2 that a plan's first second is faster than the band ...
-    brake_trust: float = 0.3  # ... and this share of it where it is slower
-    mean_weight: float = 0.1  # a light pull to the policy's mean everywhere
-    comfort_weight: float = 0.01
-    change_weight: float = 0.02
-    disagreement_weight: float = 0.0
-    fallback_disagreement: float = 1.2
-    history_s: float = 0.5
 
 
 class LatentPlanner:
@@ -90,6 +56,7 @@ class LatentPlanner:
         self.model, self.config, self.name = model, config or LatentPlannerConfig(), name
         self.rig: CameraRig | None = None
         self.history: deque[LatentState] = deque(maxlen=16)
+        self.expected: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=16)
         self.last: Array | None = None
         self.standing_since_us: int | None = None
 
@@ -97,6 +64,7 @@ class LatentPlanner:
         """Forget the last episode."""
         self.rig = rig
         self.history.clear()
+        self.expected.clear()
         self.last = None
         self.standing_since_us = None
 
@@ -124,32 +92,43 @@ class LatentPlanner:
         previous = min(self.history, key=lambda past: abs(past.time_us - then_us))
         return previous.tokens, state.tokens
 
+    def surprise(self, time_us: int, seen: NDArray[np.float32]) -> float | None:
+        """How far what is seen lies from what was imagined for now, one step ago.
+
+        Root mean squared difference in standard deviations of the latent; None where nothing was imagined.
+        What was imagined followed the plan of then, and plans change: some surprise is ordinary.
+        """
+        if not self.expected:
+            return None
+        meant_us, tokens = min(self.expected, key=lambda past: abs(past[0] - time_us))
+        if abs(meant_us - time_us) > SURPRISE_WITHIN_US:
+            return None
+        return float(np.sqrt(np.mean((tokens - seen) ** 2)))
+
     def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
         """Encode, propose, imagine, score, refine."""
         began = time.perf_counter()
         previous, current = self.observe(observation)
         encoded = time.perf_counter()
+        surprise = self.surprise(observation.time_us, current)
+        problem = self.problem(observation, np.stack([previous, current]))
+        found = search(problem, self.proposals(problem.policy), rng)
+        told = {"encode_ms": (encoded - began) * 1e3, "search_ms": (time.perf_counter() - encoded) * 1e3}
+        if surprise is not None:
+            told["surprise"] = surprise
+        best, fallback = self.choose(found, problem.policy, surprise)
+        self.last = np.concatenate([found.wanted[best][1:], found.wanted[best][-1:]])
+        self.expected.append((observation.time_us + round(STEP_S * 1e6), found.ahead[best].copy()))
+        return self.report(found, best, fallback, told | {"policy_mps2": float(problem.policy[0])})
+
+    def problem(self, observation: Observation, context: NDArray[np.float32]) -> Problem:
+        """What is to be solved at this tick; context (2, n, d) is the latent half a second ago and now."""
         motion = kinematics(observation.ego, observation.route)
-        policy = self.model.accelerations(previous, current, motion, "policy", self.config.band)
-        wanted = self.proposals(policy)
+        policy = self.model.accelerations(context[0], context[1], motion, "policy", self.config.band)
         limits = np.minimum(observation.route.speed_limit_mps, self.config.cruise_mps)
         route = replace(observation.route, speed_limit_mps=limits)
-        futures = drive_route(observation.ego.speed_mps, route, wanted)
-        costs, terms, disagreement = self.score(futures, observation, np.stack([previous, current]), motion, policy)
-        for _ in range(self.config.rounds):
-            elite = wanted[np.argsort(costs)[: self.config.elites]]
-            smooth = rng.normal(0.0, self.config.noise_mps2, (self.config.samples, 3))
-            noise = np.repeat(smooth, -(-self.config.steps // 3), axis=1)[:, : self.config.steps]
-            more = np.clip(elite[rng.integers(0, len(elite), self.config.samples)] + noise, -6.0, 2.5)
-            extra = drive_route(observation.ego.speed_mps, route, more)
-            more_costs, more_terms, more_doubt = self.score(
-                extra, observation, np.stack([previous, current]), motion, policy
-            )
-            wanted, futures = np.concatenate([wanted, more]), Futures.join([futures, extra])
-            costs, disagreement = np.concatenate([costs, more_costs]), np.concatenate([disagreement, more_doubt])
-            terms = {key: np.concatenate([terms[key], more_terms[key]]) for key in terms}
-        latency = {"encode_ms": (encoded - began) * 1e3, "search_ms": (time.perf_counter() - encoded) * 1e3}
-        return self.choose(wanted, futures, costs, terms, disagreement, policy, latency)
+        eager = self.eagerness(observation.ego)
+        return Problem(self.model, self.config, observation.ego, route, context, motion, policy, eager)
 
     def proposals(self, policy: Array) -> Array:
         """Standing profiles, the policy's mean and quantiles, and the last plan shifted: (k, steps)."""
@@ -161,60 +140,29 @@ class LatentPlanner:
             sets.append(self.last[None])
         return np.concatenate(sets)
 
-    def score(
-        self,
-        futures: Futures,
-        observation: Observation,
-        context: NDArray[np.float32],
-        motion: NDArray[np.float32],
-        policy: Array,
-    ) -> tuple[Array, dict[str, Array], Array]:
-        """Costs (k,), their terms, and the mean disagreement (k,) of imagined futures."""
+    def choose(self, found: Candidates, policy: Array, surprise: float | None) -> tuple[int, str]:
+        """The cheapest future, unless imagination cannot be trusted there; and then why not."""
         c = self.config
-        imagined, doubt = self.model.imagine(context, observation.ego.speed_mps, futures.actions)
-        features = imagined_kinematics(motion, futures.speeds_mps, futures.actions, futures.distances_m)
-        risk = np.maximum(self.model.risks(context[1], imagined, features).astype(np.float64) - c.risk_floor, 0.0)
-        eager = self.eagerness(observation.ego)
-        weight = c.discount ** np.arange(c.steps)
-        doubt_mean = np.asarray(doubt.numpy(), dtype=np.float64).mean(1)
-        first = futures.actions[:, :2, 0].mean(1)
-        faster, slower = np.maximum(first - policy[2], 0.0), np.maximum(policy[1] - first, 0.0)
-        acceleration = futures.actions[..., 0]
-        terms = {
-            "collision": c.collision_weight * (risk[..., 0] * weight).sum(1),
-            "near": c.near_weight * (risk[..., 1] * weight).sum(1),
-            "red light": c.red_weight * risk[..., 2].sum(1),
-            "progress": -c.progress_weight * eager * futures.distances_m[:, -1] / c.progress_scale_m,
-            "trust": (
-                c.trust_weight * (faster**2 + c.brake_trust * slower**2) + c.mean_weight * (first - policy[0]) ** 2
-            )
-            / eager,
-            "comfort": c.comfort_weight * (acceleration**2).sum(1)
-            + c.change_weight * (np.diff(acceleration) ** 2).sum(1),
-            "disagreement": c.disagreement_weight * doubt_mean,
-        }
-        return np.sum(list(terms.values()), axis=0), terms, doubt_mean
+        best, fallback = int(np.argsort(found.costs, kind="stable")[0]), ""
+        if found.doubt[best] > c.fallback_disagreement:
+            fallback = "ensemble disagrees: following the policy's cautious side"
+        elif surprise is not None and 0.0 < c.fallback_surprise < surprise:
+            fallback = "what is seen was not expected: following the policy's cautious side"
+        if fallback:
+            best = int(np.argmin(np.abs(found.wanted[:, 0] - min(policy[1], 0.0))))
+        return best, fallback
 
-    def choose(
-        self, wanted: Array, futures: Futures, costs: Array, terms: dict[str, Array], disagreement: Array,
-        policy: Array, latency: dict[str, float],
-    ) -> Plan:  # fmt: skip
-        """The cheapest future, unless imagination cannot be trusted there."""
-        order = np.argsort(costs, kind="stable")
-        best, fallback = int(order[0]), ""
-        if disagreement[best] > self.config.fallback_disagreement:
-            cautious = np.abs(wanted[:, 0] - min(policy[1], 0.0))
-            best, fallback = int(np.argmin(cautious)), "ensemble disagrees: following the policy's cautious side"
-        self.last = np.concatenate([wanted[best][1:], wanted[best][-1:]])
-        steps = wanted.shape[1]
+    def report(self, found: Candidates, best: int, fallback: str, told: dict[str, float]) -> Plan:
+        """The chosen future as a plan, with what was imagined beside it."""
+        steps, futures = found.wanted.shape[1], found.futures
         trajectory = Trajectory(np.arange(1.0, steps + 1.0) * STEP_S, futures.poses[best], futures.speeds_mps[best])
-        shown = order[:16]
+        shown = np.argsort(found.costs, kind="stable")[:SHOWN]
         return Plan(
             trajectory=trajectory,
             actions=futures.actions[best],
-            cost_terms={key: float(value[best]) for key, value in terms.items()},
+            cost_terms={key: float(value[best]) for key, value in found.terms.items()},
             candidates=futures.poses[shown].astype(np.float32),
-            candidate_costs=costs[shown].astype(np.float32),
-            diagnostics=latency | {"disagreement": float(disagreement[best]), "policy_mps2": float(policy[0])},
+            candidate_costs=found.costs[shown].astype(np.float32),
+            diagnostics=told | {"disagreement": float(found.doubt[best]), "imagined": float(found.imagined)},
             fallback=fallback,
         )

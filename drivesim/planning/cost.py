@@ -1,0 +1,86 @@
+"""What an imagined drive costs: one formula, for numpy arrays and for torch tensors alike.
+
+Searching by samples and searching by gradients must mean the same thing by "better"; so must a learned and
+an exact world model. Whoever wants a cost calls `cost_terms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LatentPlannerConfig:
+    """Weights of the cost and sizes of the search."""
+
+    steps: int = 6
+    search: str = "icem"  # one of drivesim.planning.search.STRATEGIES
+    samples: int = 12
+    rounds: int = 1
+    elites: int = 4
+    noise_mps2: float = 0.8
+    temperature: float = 0.15  # MPPI: how much dearer a future may be and still count, in units of the cost
+    gradient_steps: int = 4
+    gradient_rate_mps2: float = 0.4
+    collision_weight: float = 6.0
+    near_weight: float = 3.0
+    red_weight: float = 4.0
+    discount: float = 0.9
+    risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
+    progress_weight: float = 1.5
+    cruise_mps: float = 6.0  # no faster than what it sees in time to stop for
+    patience_s: float = 2.0  # standing longer than this, progress counts more and more ...
+    impatience_1ps: float = 1.0  # ... by this share a second ...
+    impatience_cap: float = 10.0  # ... up to this factor: a static scene must not hold the car for ever
+    progress_scale_m: float = 15.0
+    band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
+    trust_weight: float = 0.5  # per (m/s2)^2 that a plan's first second is faster than the band ...
+    brake_trust: float = 0.3  # ... and this share of it where it is slower
+    mean_weight: float = 0.1  # a light pull to the policy's mean everywhere
+    comfort_weight: float = 0.01
+    change_weight: float = 0.02
+    disagreement_weight: float = 0.0
+    fallback_disagreement: float = 1.2
+    fallback_surprise: float = 0.0  # 0: a surprise is told, but never acted on
+    history_s: float = 0.5
+
+
+def cost_terms(
+    config: LatentPlannerConfig, eager: float, risk: Any, doubt: Any, accelerations: Any, distance_m: Any,
+    policy: Array, weight: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """The terms (k,) of k imagined drives of p steps; their sum is the cost.
+
+    Args:
+        eager: factor on progress, from one up.
+        risk: (k, p, 3) probabilities of collision, near miss and red light, the floor not yet taken off.
+        doubt: (k,) mean disagreement of the imagination.
+        accelerations: (k, p) realised, m/s2; distance_m: (k,) driven at the end.
+        policy: (3,) mean and the two quantiles of the policy's acceleration, m/s2.
+        weight: (p,) discount per step, of the same kind as `risk`.
+
+    Arrays are numpy's or torch's, all of one kind; the result is of that kind.
+    """
+    c = config
+    risk = (risk - c.risk_floor).clip(0.0, None)
+    first = accelerations[:, :2].mean(1)
+    faster, slower = (first - float(policy[2])).clip(0.0, None), (float(policy[1]) - first).clip(0.0, None)
+    change = accelerations[:, 1:] - accelerations[:, :-1]
+    return {
+        "collision": c.collision_weight * (risk[..., 0] * weight).sum(1),
+        "near": c.near_weight * (risk[..., 1] * weight).sum(1),
+        "red light": c.red_weight * risk[..., 2].sum(1),
+        "progress": -c.progress_weight * eager * distance_m / c.progress_scale_m,
+        "trust": (
+            c.trust_weight * (faster**2 + c.brake_trust * slower**2)
+            + c.mean_weight * (first - float(policy[0])) ** 2
+        ) / eager,
+        "comfort": c.comfort_weight * (accelerations**2).sum(1) + c.change_weight * (change**2).sum(1),
+        "disagreement": c.disagreement_weight * doubt,
+    }  # fmt: skip
