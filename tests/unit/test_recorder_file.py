@@ -193,6 +193,15 @@ def test_blocked_actors_the_longest_first():
     assert lines[0] == "       0      7 vehicle.tesla.model3                         0" and "audi" not in text
 
 
+def test_an_endless_text_is_refused(monkeypatch):
+    monkeypatch.setattr(queries, "TEXT_LIMIT", 300)
+    with pytest.raises(queries.TextTooLong, match="longer than"):
+        queries.file_info(RecorderFile(small_log()), show_all=True)
+    monkeypatch.setattr(queries, "MOST_LINES", 0)
+    with pytest.raises(queries.TextTooLong, match="lines"):
+        queries.actors_blocked(RecorderFile(small_log()), 0.0, 100.0)
+
+
 @real_logs
 @pytest.mark.parametrize(
     ("name", "frames", "total_s"), [("DistanceBetweenVehicles", 847, 24.7237), ("DistanceToLaneCenter", 432, 12.5282)]
