@@ -9,7 +9,7 @@ from drivesim.carla_server.actors import SENSOR_STREAM
 from drivesim.carla_server.blueprints import LIBRARY
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.rpc import VALUE, VOID, Call, Packed, Refusal, encode
-from drivesim.carla_server.simulation import WORLD_STREAM
+from drivesim.carla_server.streaming import WORLD_STREAM
 from drivesim.carla_server.structs import ActorDescription, identifier, transform
 from drivesim.town import pushes
 

@@ -10,7 +10,6 @@ import numpy as np
 from drivesim.carla_server.commands import Batch
 from drivesim.carla_server.map_objects import ALL_LAYERS
 from drivesim.carla_server.rpc import BARE, VALUE, VOID, Call, Packed, Peer, Refusal, encode
-from drivesim.carla_server.simulation import WORLD_STREAM
 from drivesim.carla_server.structs import EpisodeSettings, flag, identifier, text, transform_to_wire
 from drivesim.town.arrays import wrap_angle
 from drivesim.town.town import Town
@@ -38,9 +37,10 @@ class SessionCalls:
         self._map_data: tuple[str, Packed] | None = None
         self._spawn_points: tuple[int, list[Any]] | None = None
 
-    def get_episode_info(self) -> Any:
+    def get_episode_info(self, peer: Peer) -> Any:
         """Episode id, and the token of the world's snapshots."""
-        return [self._simulation.episode.episode_id, [self._server.hub.token(WORLD_STREAM)]]
+        peer.world_name = self._server.hub.new_world_name()
+        return [self._simulation.episode.episode_id, [self._server.hub.token(peer.world_name)]]
 
     def get_map_info(self) -> Any:
         """Map name and spawn points."""
@@ -84,11 +84,11 @@ class SessionCalls:
         self._server.managers.settings_asked(peer)
         return self._simulation.settings.to_wire()
 
-    def set_episode_settings(self, settings: Any) -> int:
-        """Take new settings; answers the current frame."""
+    def set_episode_settings(self, peer: Peer, settings: Any) -> Any:
+        """Take new settings; answers the current frame, on which the client lets its Traffic Managers step."""
         self._simulation.settings = EpisodeSettings.from_wire(settings)
         self._server.settings_changed()
-        return self._simulation.frame
+        return self._server.ticks.hold(peer, self._simulation.frame)
 
     def tick_cue(self, peer: Peer) -> Any:
         """Step once, in either mode."""
@@ -161,7 +161,7 @@ def session_calls(server: CarlaServer) -> dict[str, Call]:
     return {
         "version": Call(VALUE, lambda: VERSION),
         "get_available_maps": Call(VALUE, lambda: maps),
-        "get_episode_info": Call(VALUE, calls.get_episode_info),
+        "get_episode_info": Call(VALUE, calls.get_episode_info, peer=True),
         "get_map_info": Call(VALUE, calls.get_map_info),
         "get_map_data": Call(VALUE, calls.get_map_data),
         "get_required_files": Call(VALUE, calls.get_required_files),
@@ -170,7 +170,7 @@ def session_calls(server: CarlaServer) -> dict[str, Call]:
         "load_new_episode": Call(VOID, calls.load_new_episode),
         "copy_opendrive_to_file": Call(VOID, calls.copy_opendrive_to_file),
         "get_episode_settings": Call(VALUE, calls.get_episode_settings, peer=True),
-        "set_episode_settings": Call(VALUE, calls.set_episode_settings),
+        "set_episode_settings": Call(VALUE, calls.set_episode_settings, peer=True),
         "tick_cue": Call(VALUE, calls.tick_cue, peer=True),
         "apply_batch": Call(BARE, calls.apply_batch, peer=True),
         "drivesim_state": Call(VALUE, lambda: server.simulation.episode.town.state.to_bytes(), note="not CARLA's"),

@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from drivesim.carla_server.doorbell import unread_bytes
 from drivesim.carla_server.reactor import Reactor
 
 Part = bytes | bytearray | memoryview
@@ -43,6 +44,10 @@ class Connection:
             return str(self.sock.getpeername()[0])
         except OSError:
             return ""
+
+    def unread(self) -> int:
+        """Bytes sent that the other end has not read, as far as that can be seen."""
+        return self.backlog + unread_bytes(self.sock) if self.open else 0
 
     def send(self, parts: Sequence[Part], limit: int = BACKLOG_LIMIT) -> bool:
         """Send one message made of `parts`, without copying what the kernel takes at once.

@@ -95,6 +95,7 @@ class Peer:
         self._unpacker = unpacker()
         self._message_id = 0
         self._kind = VALUE
+        self.world_name = 0  # under which this client reads the world's stream
         connection.on_data = self._received
 
     @property

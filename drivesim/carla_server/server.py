@@ -16,9 +16,10 @@ from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.physics_controls import PhysicsControls
 from drivesim.carla_server.reactor import Reactor, Timer
 from drivesim.carla_server.recordings import Recordings
-from drivesim.carla_server.rpc import Deferred, Peer
+from drivesim.carla_server.rpc import Peer
 from drivesim.carla_server.simulation import FREE_RUN_S, Simulation
 from drivesim.carla_server.streaming import StreamHub
+from drivesim.carla_server.ticking import Ticks
 
 WATCH_S = 0.1
 MOST_PAINTERS = 4
@@ -52,7 +53,7 @@ class CarlaServer:
         self.host = host
         self._thread: threading.Thread | None = None
         self._free_run: Timer | None = None
-        self.managers = TrafficManagers(self.reactor.post)
+        self.managers = TrafficManagers(self.reactor.post, self._unread_by)
         self.physics_controls = PhysicsControls()
         self.recordings = recordings or Recordings()
         self.at_close: list[Callable[[], None]] = []  # what else ends with the server
@@ -68,6 +69,7 @@ class CarlaServer:
         except BaseException:
             self.listener.close()
             raise
+        self.ticks = Ticks(self.reactor, self.managers, lambda: self.simulation.tick())
         self._table = method_table(self)
 
     @property
@@ -112,27 +114,11 @@ class CarlaServer:
     # ---- ticks
 
     def tick_for(self, peer: Peer, answer: Any = None) -> Any:
-        """Step once for a client; the answer (the frame by default) may be deferred by the Traffic Managers' guard."""
-        asked_s = time.monotonic()
-        frame = self.simulation.tick()
-        answer = frame if answer is None else answer
-        if not self.managers or not self.simulation.settings.synchronous_mode:
-            return answer
-        wait_s = self.managers.release_in_s(asked_s)
-        if wait_s <= 0.0:
-            self.managers.tick_answered(peer)
-            return answer
-        deferred = peer.defer()
-        self.reactor.call_later(wait_s, lambda: self._release(peer, deferred, answer, asked_s))
-        return deferred
-
-    def _release(self, peer: Peer, deferred: Deferred, answer: Any, asked_s: float) -> None:
-        wait_s = self.managers.release_in_s(asked_s)
-        if wait_s > 0.0:
-            self.reactor.call_later(wait_s, lambda: self._release(peer, deferred, answer, asked_s))
-            return
-        self.managers.tick_answered(peer)
-        deferred.reply(answer)
+        """Step once for a client; the answer is the new frame by default."""
+        if not self.simulation.settings.synchronous_mode:
+            frame = self.simulation.tick()
+            return frame if answer is None else answer
+        return self.ticks.ask(peer, answer)
 
     def settings_changed(self) -> None:
         """Start or stop ticking by the wall clock, as the settings say."""
@@ -158,6 +144,9 @@ class CarlaServer:
         self.reactor.call_later(WATCH_S, self._watch)
 
     # ---- connections
+
+    def _unread_by(self, peer: Peer) -> int:
+        return peer.connection.unread() + self.hub.unread_by(peer.world_name)
 
     def _accepted(self, connection: Connection) -> None:
         peer = Peer(connection, self._table)

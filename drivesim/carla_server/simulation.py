@@ -17,7 +17,7 @@ from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensors import SensorRig
 from drivesim.carla_server.snapshot import STATE_MAP_CHANGE, STATE_PENDING_LIGHTS
-from drivesim.carla_server.streaming import StreamHub
+from drivesim.carla_server.streaming import WORLD_STREAM, StreamHub, stream_of
 from drivesim.carla_server.structs import EpisodeSettings
 from drivesim.carla_server.surroundings import Surroundings
 from drivesim.carla_server.world_observer import WorldObserver
@@ -28,7 +28,6 @@ from drivesim.town.town import Town
 
 log = logging.getLogger(__name__)
 
-WORLD_STREAM = 1
 FREE_RUN_S = 1.0 / 30.0
 MAP_CHANGE_SNAPSHOTS = 3
 LIGHT_UPDATE_SNAPSHOTS = 2
@@ -242,7 +241,7 @@ class Simulation:
     # ---- streams
 
     def _is_stream(self, stream_id: int) -> bool:
-        return stream_id == WORLD_STREAM or any(actor.stream_id == stream_id for actor in self.episode.actors)
+        return stream_of(stream_id) == WORLD_STREAM or any(actor.stream_id == stream_id for actor in self.episode.actors)
 
     def _subscribed(self, stream_id: int, connection: Connection) -> None:
         if stream_id == WORLD_STREAM and self.observer.latest:

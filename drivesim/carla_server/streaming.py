@@ -17,10 +17,20 @@ SUBSCRIBE_WAIT_S = 5.0
 LAGGING_MESSAGES = 4
 AWAITED_S = 3.0
 KEPT_MESSAGES, KEPT_BYTES = 64, 64 << 20
+WORLD_STREAM, WORLD_NAMES = 1, 1 << 19
 
 
 def _unheard(_: int, __: Connection) -> None:
     """Nobody wants to know of new readers yet."""
+
+
+def stream_of(name: int) -> int:
+    """The stream behind a name; the world's answers to `WORLD_NAMES` of them.
+
+    A client keeps its subscriptions by name. When it subscribes to the snapshots of a new episode before it has left
+    those of the old one, an equal name makes it forget the new subscription while it still connects: it crashes.
+    """
+    return WORLD_STREAM if 0 < name <= WORLD_NAMES else name
 
 
 class _Awaited:
@@ -45,6 +55,8 @@ class StreamHub:
         self._reactor = reactor
         self._readers: dict[int, list[Connection]] = {}
         self._awaited: dict[int, _Awaited] = {}
+        self._named: dict[int, Connection] = {}  # readers of the world by the name they were given
+        self._last_name = 0
         self.on_subscribed: Callable[[int, Connection], None] = _unheard
         self.is_stream: Callable[[int], bool] = bool
         self.listener = Listener(reactor, host, port, self._accepted)
@@ -54,13 +66,23 @@ class StreamHub:
         """The 24 bytes a client dials; the address is left unset, so that it dials the host it knows."""
         return TOKEN.pack(stream_id, self.port, PROTOCOL_TCP, ADDRESS_UNSET, b"")
 
+    def new_world_name(self) -> int:
+        """A name of the world's stream that nobody else uses."""
+        self._last_name = self._last_name % WORLD_NAMES + 1
+        return self._last_name
+
+    def unread_by(self, name: int) -> int:
+        """Bytes of the world's stream that this reader has not read, as far as that can be seen."""
+        connection = self._named.get(name)
+        return connection.unread() if connection is not None else 0
+
     def has_readers(self, stream_id: int) -> bool:
         """Does anybody listen, or is about to?"""
         return stream_id in self._readers or stream_id in self._awaited
 
     def expect(self, stream_id: int) -> None:
         """Keep what is published until the reader that asked for the token has connected, but not for long."""
-        if stream_id not in self._readers:
+        if stream_id not in self._readers and stream_of(stream_id) != WORLD_STREAM:
             self._awaited[stream_id] = _Awaited()
 
     def publish(self, stream_id: int, parts: Sequence[Part], *, lossy: bool = False) -> None:
@@ -115,16 +137,21 @@ class StreamHub:
 
         connection.on_data = on_data
 
-    def _subscribe(self, stream_id: int, connection: Connection) -> None:
+    def _subscribe(self, name: int, connection: Connection) -> None:
+        stream_id = stream_of(name)
         if not self.is_stream(stream_id):
             connection.close()
             return
         readers = self._readers.setdefault(stream_id, [])
         readers.append(connection)
         closed_by_listener = connection.on_close
+        if stream_id == WORLD_STREAM:
+            self._named[name] = connection
 
         def on_close() -> None:
             closed_by_listener()
+            if self._named.get(name) is connection:
+                del self._named[name]
             if connection in readers:
                 readers.remove(connection)
             if not readers and self._readers.get(stream_id) is readers:
