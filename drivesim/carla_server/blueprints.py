@@ -14,6 +14,14 @@ _EMERGENCY = ("police", "ambulance", "firetruck")
 _ELECTRIC = ("tesla", "etron", "microlino")
 FRICTION_TRIGGER = "static.trigger.friction"
 
+# Sensors that scripts look for by name: they are in the library, and spawning one is refused with this reason.
+OUTSIDE: dict[str, str] = {
+    "sensor.camera.cosmos_visualization": "the renderer has no Cosmos control pictures",
+    "sensor.other.v2x": "vehicles of this server do not talk to each other",
+    "sensor.other.v2x_custom": "vehicles of this server do not talk to each other",
+    "sensor.other.rss": "the client from PyPI is built without RSS",
+}
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -132,6 +140,8 @@ def library() -> dict[str, Blueprint]:
         (model.blueprint, _for_model(model), row) for row, model in enumerate(MODELS)
     ]
     entries += [(type_id, _sensor(attributes), -1) for type_id, attributes in SENSORS.items()]
+    entries += [(type_id, _sensor(SENSORS["sensor.camera.depth"] if ".camera." in type_id else {}), -1)
+                for type_id in OUTSIDE]  # fmt: skip
     entries += [("controller.ai.walker", (), -1), ("util.actor.empty", (), -1), (FRICTION_TRIGGER, _friction(), -1)]
     return {type_id: Blueprint(uid, type_id, attributes, model)
             for uid, (type_id, attributes, model) in enumerate(entries, start=1)}  # fmt: skip

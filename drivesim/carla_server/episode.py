@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drivesim.carla_server import lights
 from drivesim.carla_server.actors import ACTOR_LIMIT, SENSOR_STREAM, ActorTable, ServerActor
-from drivesim.carla_server.blueprints import BY_UID, FRICTION_TRIGGER, LIBRARY, Blueprint
+from drivesim.carla_server.blueprints import BY_UID, FRICTION_TRIGGER, LIBRARY, OUTSIDE, Blueprint
 from drivesim.carla_server.obstacles import free_way
 from drivesim.carla_server.poses import Floats, matrix_from_pose, pose_from_matrix
 from drivesim.carla_server.rpc import Refusal
@@ -101,6 +101,8 @@ class Episode:
         if blueprint.model >= 0:
             world = self.matrix_of(parent) @ relative if parent else relative
             return self._spawn_in_town(blueprint, description, world, parent_id, checked, wanted_id)
+        if blueprint.type_id in OUTSIDE:
+            raise Refusal(f"Spawn failed: {blueprint.type_id} is not served: {OUTSIDE[blueprint.type_id]}")
         if blueprint.type_id in UNSERVED:
             raise Refusal(f"Spawn failed: {blueprint.type_id} is not served by this version of drivesim")
         actor = self.actors.add(
