@@ -23,7 +23,8 @@ from drivesim.carla_server.surroundings import Surroundings
 from drivesim.carla_server.world_observer import WorldObserver
 from drivesim.town import towns
 from drivesim.town.roads import RoadNetwork
-from drivesim.town.scenery import Scenery, scenery
+from drivesim.town.scenery import Scenery
+from drivesim.town.scenery_cache import load_scenery
 from drivesim.town.town import Town
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Simulation:
         key = self._map_key
         if key not in self._scenery:
             _make_room(self._scenery, KEPT_SCENERIES)
-            self._scenery[key] = scenery(self.episode.town.network, self._seed)
+            self._scenery[key] = load_scenery(self.episode.town.network, self._seed)
         return self._scenery[key]
 
     def surroundings_changed(self) -> None:

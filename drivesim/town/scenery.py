@@ -70,13 +70,15 @@ class Clearance:
         """Whether there are no such lanes at all."""
         return len(self._xy) == 0
 
-    def at(self, xy: Floats) -> Floats:
-        """(n,) metres; +inf where there are no such lanes."""
+    def at(self, xy: Floats, within_m: float = np.inf) -> Floats:
+        """(n,) metres; +inf where there are no such lanes, or perhaps where they are farther than `within_m`."""
         if self.empty:
             return np.full(len(xy), np.inf)
-        distance, index = self._tree.query(xy, k=min(8, len(self._xy)))
+        reach_m = within_m + float(self._half.max())
+        distance, index = self._tree.query(xy, k=min(8, len(self._xy)), distance_upper_bound=reach_m)
         distance, index = distance.reshape(len(xy), -1), index.reshape(len(xy), -1)
-        return np.asarray((distance - self._half[index]).min(axis=1))
+        half = np.append(self._half, 0.0)  # the tree gives an index past the end where it found nothing
+        return np.asarray((distance - half[index]).min(axis=1))
 
     def height(self, xy: Floats) -> Floats:
         """Height (n,) of the nearest lane point."""
@@ -301,7 +303,7 @@ def _fits(paved: Clearance, boxes: Floats, gap: float) -> NDArray[np.bool_]:
         + (boxes[:, 3, None] * u)[..., None] * _ahead(boxes[:, 2])[:, None]
         + (boxes[:, 4, None] * v)[..., None] * _right(boxes[:, 2])[:, None]
     )
-    return np.asarray(paved.at(at.reshape(-1, 2)).reshape(len(boxes), -1).min(axis=1) > gap)
+    return np.asarray(paved.at(at.reshape(-1, 2), gap).reshape(len(boxes), -1).min(axis=1) > gap)
 
 
 def _buildings(network: RoadNetwork, paved: Clearance, style: int, rng: np.random.Generator) -> Floats:
