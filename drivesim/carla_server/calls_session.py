@@ -139,7 +139,7 @@ def spawn_points(town: Town) -> list[Any]:
 
 def as_reported(yaw_rad: float) -> float:
     """The yaw that a vehicle reports that was put there: the wire's numbers are floats, and half a turn is minus."""
-    return wrap_angle(math.radians(float(np.float32(math.degrees(yaw_rad)))))
+    return float(wrap_angle(math.radians(float(np.float32(math.degrees(yaw_rad))))))
 
 
 def _road_pitch(town: Town, x: float, y: float, z: float, yaw: float, axle_m: float) -> float:
