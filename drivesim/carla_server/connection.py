@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +14,10 @@ from drivesim.carla_server.reactor import Reactor
 Part = bytes | bytearray | memoryview
 READ_SIZE = 1 << 18
 BACKLOG_LIMIT = 96 << 20
+WAITING_LIMIT = 20_000
 CONNECTION_LIMIT = 512
+KEPT_DESCRIPTORS = 128  # for files, libraries and the other port
+ACCEPT_PAUSE_S = 0.2
 
 
 def ignore(_: bytes) -> None:
@@ -29,8 +33,12 @@ class Connection:
         self.open = True
         self.backlog = 0  # bytes accepted by `send` that the kernel has not taken yet
         self.waiting = 0  # messages among them
+        self.unhandled = 0  # bytes received that nobody has dealt with yet
+        self.useful = False  # has it ever said something that makes sense?
+        self._paused = False
         self.on_data: Callable[[bytes], None] = ignore
         self.on_close: Callable[[], None] = lambda: None
+        self.on_drained: Callable[[], None] = lambda: None
         self._queue: deque[memoryview] = deque()
         self._ends: deque[bool] = deque()
         sock.setblocking(False)
@@ -53,7 +61,8 @@ class Connection:
         """Send one message made of `parts`, without copying what the kernel takes at once.
 
         Returns:
-            False when the connection is closed, or was closed now because its reader lags by more than `limit` bytes.
+            False when the connection is closed, or was closed now because its reader lags by more than `limit` bytes
+            or WAITING_LIMIT messages.
         """
         if not self.open:
             return False
@@ -63,17 +72,39 @@ class Connection:
         if not views or not self.open:
             return self.open
         self.backlog += sum(view.nbytes for view in views)
-        if self.backlog > limit:
+        if self.backlog > limit or self.waiting >= WAITING_LIMIT:
             self.close()
             return False
         for view in views:
-            # what stays is copied: the caller may reuse its buffers
-            self._queue.append(memoryview(bytes(view)))
+            # what stays is copied, unless it is bytes: the caller may reuse its buffers
+            self._queue.append(view if type(view.obj) is bytes else memoryview(bytes(view)))
             self._ends.append(False)
         self._ends[-1] = True
         self.waiting += 1
-        self.reactor.watch(self.sock, self._readable, self._writable)
-        return True
+        self.account()
+        self._watch()
+        return self.open
+
+    def pause(self) -> None:
+        """Read no more until `resume`; what is queued is still sent."""
+        self._paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused:
+            self._paused = False
+            self._watch()
+
+    def account(self) -> None:
+        """Tell the reactor's ledger what this connection holds; call when `unhandled` has changed."""
+        if self.open:
+            self.reactor.ledger.note(self, self.backlog + self.unhandled)
+
+    def _watch(self) -> None:
+        if self.open:
+            writable = self._writable if self._queue else None
+            self.reactor.watch(self.sock, None if self._paused else self._readable, writable)
 
     def close(self) -> None:
         """Close the socket and tell `on_close` once."""
@@ -84,6 +115,7 @@ class Connection:
         self.sock.close()
         self._queue.clear()
         self._ends.clear()
+        self.reactor.ledger.note(self, 0)
         self.on_close()
 
     def _send_now(self, views: list[memoryview]) -> list[memoryview]:
@@ -113,8 +145,10 @@ class Connection:
                 return
             self.backlog -= sent
             self._drop_sent(sent)
+        self.account()
+        self._watch()
         if self.open:
-            self.reactor.watch(self.sock, self._readable)
+            self.on_drained()
 
     def _drop_sent(self, sent: int) -> None:
         while self._queue and sent >= self._queue[0].nbytes:
@@ -149,7 +183,8 @@ class Listener:
         """
         self._reactor = reactor
         self._accepted = accepted
-        self.connections: set[Connection] = set()
+        self._limit = connection_limit()
+        self.connections: dict[Connection, None] = {}  # oldest first
         self.sock = _bound(host, port)
         self.port = int(self.sock.getsockname()[1])
         self.sock.setblocking(False)
@@ -166,22 +201,45 @@ class Listener:
         for _ in range(64):
             try:
                 sock, _address = self.sock.accept()
-            except OSError:
+            except (BlockingIOError, InterruptedError, ConnectionError):
                 return
-            if len(self.connections) >= CONNECTION_LIMIT:
+            except OSError:  # out of descriptors: the backlog stays readable, so look away for a while
+                self._reactor.forget(self.sock)
+                self._reactor.call_later(ACCEPT_PAUSE_S, self._listen_again)
+                return
+            if len(self.connections) >= self._limit and not self._made_room():
                 sock.close()
                 continue
             connection = Connection(self._reactor, sock)
-            self.connections.add(connection)
+            self.connections[connection] = None
             self._accepted(connection)
             connection.on_close = self._forgetting(connection, connection.on_close)
 
+    def _listen_again(self) -> None:
+        if self.sock.fileno() >= 0:
+            self._reactor.watch(self.sock, self._accept)
+
+    def _made_room(self) -> bool:
+        """Close the oldest connection that has never said anything; False where there is none."""
+        idle = next((connection for connection in self.connections if not connection.useful), None)
+        if idle is not None:
+            idle.close()
+        return idle is not None
+
     def _forgetting(self, connection: Connection, then: Callable[[], None]) -> Callable[[], None]:
         def forget() -> None:
-            self.connections.discard(connection)
+            self.connections.pop(connection, None)
             then()
 
         return forget
+
+
+def connection_limit() -> int:
+    """Most connections of one port: CONNECTION_LIMIT, or fewer where the process may not open so many."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return CONNECTION_LIMIT
+    return max(min(CONNECTION_LIMIT, (allowed - KEPT_DESCRIPTORS) // 2), 8)
 
 
 def _bound(host: str, port: int) -> socket.socket:

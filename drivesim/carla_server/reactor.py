@@ -15,7 +15,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from drivesim.carla_server.ledger import Ledger
+
 log = logging.getLogger(__name__)
+
+ERRANDS_S = 0.004  # of every turn, for those who have had their share
 
 Callback = Callable[[], None]
 
@@ -42,6 +46,8 @@ class Reactor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._posted: deque[Callback] = deque()
+        self._errands: deque[Callback] = deque()
+        self.ledger = Ledger()
         self._stopping = False
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -49,11 +55,13 @@ class Reactor:
         self.watch(self._wake_read, self._woken)
         self.thread_id = threading.get_ident()
 
-    def watch(self, sock: socket.socket, readable: Callback, writable: Callback | None = None) -> None:
-        """Call `readable` (and `writable`, where given) whenever the socket is; replaces an earlier watch."""
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writable else 0)
+    def watch(self, sock: socket.socket, readable: Callback | None, writable: Callback | None = None) -> None:
+        """Call `readable` and `writable`, where given, whenever the socket is; replaces an earlier watch."""
+        events = (selectors.EVENT_READ if readable else 0) | (selectors.EVENT_WRITE if writable else 0)
         data = (readable, writable)
-        if sock in self._selector.get_map():
+        if not events:
+            self.forget(sock)
+        elif sock in self._selector.get_map():
             self._selector.modify(sock, events, data)
         else:
             self._selector.register(sock, events, data)
@@ -73,6 +81,10 @@ class Reactor:
         """Run `action` on the reactor's thread; callable from any thread."""
         self._posted.append(action)
         self._wake()
+
+    def post_errand(self, action: Callback) -> None:
+        """Run `action` when everybody else has had a turn; from the reactor's thread only."""
+        self._errands.append(action)
 
     def stop(self) -> None:
         """End `run` soon; callable from any thread and from signal handlers."""
@@ -106,12 +118,17 @@ class Reactor:
     def _turn(self) -> None:
         for key, events in self._selector.select(self._wait_s()):
             readable, writable = key.data
-            if events & selectors.EVENT_READ:
+            if events & selectors.EVENT_READ and readable is not None:
                 _guarded(readable)
             if events & selectors.EVENT_WRITE and writable is not None:
                 _guarded(writable)
         for _ in range(len(self._posted)):
             _guarded(self._posted.popleft())
+        now_s = time.monotonic()
+        for _ in range(len(self._errands)):
+            _guarded(self._errands.popleft())
+            if time.monotonic() - now_s > ERRANDS_S:
+                break
         now_s = time.monotonic()
         while self._timers and self._timers[0][0] <= now_s:
             action = heapq.heappop(self._timers)[2].action
@@ -119,7 +136,7 @@ class Reactor:
                 _guarded(action)
 
     def _wait_s(self) -> float | None:
-        if self._posted:
+        if self._posted or self._errands:
             return 0.0
         while self._timers and self._timers[0][2].action is None:
             heapq.heappop(self._timers)

@@ -8,6 +8,7 @@ a value as `[[1, value]]`, its failure as `[[0, [text]]]`; a void call as `[[fal
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,14 @@ from typing import Any
 import msgpack
 
 from drivesim.carla_server.connection import Connection
+from drivesim.carla_server.framing import Inbox
 
 log = logging.getLogger(__name__)
 
-MESSAGE_LIMIT = 64 << 20
 REPLY_LIMIT = 256 << 20
+UNREAD_LIMIT = 1 << 20  # bytes of answers; whoever has not read these is not listened to meanwhile
+APART = 1 << 14  # bytes from which an answer is sent without copying it behind its head
+SHARE_S = 0.001  # of a turn, for one connection
 VALUE, VOID, BARE = range(3)
 
 Args = list[Any]
@@ -59,13 +63,9 @@ class Call:
     note: str = ""
 
 
-def unpacker() -> msgpack.Unpacker:
-    """A streaming decoder whose memory is bounded, however hostile the bytes."""
-    return msgpack.Unpacker(
-        raw=False, unicode_errors="surrogateescape", strict_map_key=False, use_list=True,
-        max_buffer_size=MESSAGE_LIMIT, max_str_len=MESSAGE_LIMIT, max_bin_len=MESSAGE_LIMIT,
-        max_array_len=1 << 20, max_map_len=1024, max_ext_len=0,
-    )  # fmt: skip
+def decode(message: bytes) -> Any:
+    """The value of one whole msgpack message."""
+    return msgpack.unpackb(message, raw=False, unicode_errors="surrogateescape", strict_map_key=False, use_list=True)
 
 
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", autoreset=True)
@@ -92,11 +92,13 @@ class Peer:
     def __init__(self, connection: Connection, table: Mapping[str, Call]) -> None:
         self.connection = connection
         self._table = table
-        self._unpacker = unpacker()
+        self._inbox = Inbox()
+        self._waits = False  # for the next turn
         self._message_id = 0
         self._kind = VALUE
         self.world_name = 0  # under which this client reads the world's stream
         connection.on_data = self._received
+        connection.on_drained = self._work
 
     @property
     def host(self) -> str:
@@ -117,16 +119,44 @@ class Peer:
             self._send(message_id, b"", encode(value))
 
     def _received(self, data: bytes) -> None:
+        self._inbox.feed(data)
+        self._work()
+
+    def _work(self) -> None:
+        """Handle what has come, for as long as this connection's share of the turn lasts and its answers are read."""
         try:
-            self._unpacker.feed(data)
-            for message in self._unpacker:
-                self._dispatch(message)
-                if not self.connection.open:
-                    return
+            if not self._waits and not self._handle_some():
+                self.connection.resume()
         except Exception as error:  # whatever the bytes are, only this connection ends
             reason = error or type(error).__name__
             log.warning("closing a connection of %s: not CARLA's protocol (%s)", self.host, reason)
             self.connection.close()
+        if len(self._inbox) != self.connection.unhandled:
+            self.connection.unhandled = len(self._inbox)
+            self.connection.account()
+
+    def _handle_some(self) -> bool:
+        """Handle messages; True where it has to stop although there may be more."""
+        connection, until_s = self.connection, time.monotonic() + SHARE_S
+        while connection.open:
+            if connection.backlog > UNREAD_LIMIT:
+                connection.pause()  # until it is drained
+                return True
+            message = self._inbox.next()
+            if message is None:
+                return False
+            self._dispatch(decode(message))
+            if len(self._inbox) and time.monotonic() > until_s:
+                connection.pause()
+                self._waits = True
+                connection.reactor.post_errand(self._go_on)
+                return True
+        return False
+
+    def _go_on(self) -> None:
+        self._waits = False
+        if self.connection.open:
+            self._work()
 
     def _dispatch(self, message: Any) -> None:
         if not (isinstance(message, list) and len(message) == 4 and message[0] == 0):
@@ -139,6 +169,7 @@ class Peer:
             log.warning("unknown method %.80r", method)
             self._reply(message_id, pack(f"unknown method {str(method)[:80]}"), b"\xc0")
             return
+        self.connection.useful = True
         self._message_id, self._kind = message_id, call.kind
         try:
             value = call.handler(self, *params[1:]) if call.peer else call.handler(*params[1:])
@@ -165,7 +196,8 @@ class Peer:
             self._reply(message_id, pack(text), b"\xc0")
 
     def _send(self, message_id: int, wrapper: bytes, body: bytes) -> None:
-        self._reply(message_id, b"\xc0", wrapper + body)
+        self._reply(message_id, b"\xc0", wrapper, body)
 
-    def _reply(self, message_id: int, error: bytes, result: bytes) -> None:
-        self.connection.send([b"\x94\x01" + pack(message_id) + error + result], REPLY_LIMIT)
+    def _reply(self, message_id: int, error: bytes, result: bytes, body: bytes = b"") -> None:
+        head = b"\x94\x01" + pack(message_id) + error + result
+        self.connection.send([head, body] if len(body) > APART else [head + body], REPLY_LIMIT)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from drivesim.carla_server import framing
 from drivesim.carla_server.connection import Connection, Listener
 from drivesim.carla_server.guard import TrafficManagers
 from drivesim.carla_server.method_table import method_table
@@ -71,6 +72,7 @@ class CarlaServer:
             raise
         self.ticks = Ticks(self.reactor, self.managers, lambda: self.simulation.tick())
         self._table = method_table(self)
+        framing.rehearse()
 
     @property
     def port(self) -> int:

@@ -158,6 +158,7 @@ class StreamHub:
                 del self._readers[stream_id]
 
         connection.on_close = on_close
+        connection.useful = True
         connection.on_data = ignore  # a reader has nothing more to say
         self.on_subscribed(stream_id, connection)
         awaited = self._awaited.pop(stream_id, None)
