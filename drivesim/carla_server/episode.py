@@ -15,7 +15,7 @@ from drivesim.carla_server.blueprints import BY_UID, FRICTION_TRIGGER, LIBRARY, 
 from drivesim.carla_server.obstacles import free_way
 from drivesim.carla_server.poses import Floats, matrix_from_pose, pose_from_matrix
 from drivesim.carla_server.rpc import Refusal
-from drivesim.carla_server.sensor_attributes import SENSOR_INDEX, UNSERVED
+from drivesim.carla_server.sensor_attributes import SENSOR_INDEX
 from drivesim.carla_server.spring_arms import PROBE_M, RIGID, SPRING_ARM, SPRING_ARM_GHOST, SpringArm
 from drivesim.carla_server.structs import DEFAULT_WEATHER, ActorDescription, Vector
 from drivesim.town import pushes
@@ -103,8 +103,6 @@ class Episode:
             return self._spawn_in_town(blueprint, description, world, parent_id, checked, wanted_id)
         if blueprint.type_id in OUTSIDE:
             raise Refusal(f"Spawn failed: {blueprint.type_id} is not served: {OUTSIDE[blueprint.type_id]}")
-        if blueprint.type_id in UNSERVED:
-            raise Refusal(f"Spawn failed: {blueprint.type_id} is not served by this version of drivesim")
         actor = self.actors.add(
             blueprint.type_id, uid=blueprint.uid, attributes=blueprint.values(description.values()),
             parent_id=parent_id, matrix=self.matrix_of(parent) @ relative if parent else relative,

@@ -74,7 +74,6 @@ SENSOR_INDEX: dict[str, int] = {
     "sensor.lidar.ray_cast": 11, "sensor.camera.rgb": 13, "sensor.camera.semantic_segmentation": 14,
     "sensor.camera.instance_segmentation": 15,
 }  # fmt: skip
-UNSERVED: frozenset[str] = frozenset()  # listed, but spawning one is refused with a text
 CHOICES: dict[str, tuple[str, ...]] = {"exposure_mode": ("manual", "histogram")}
 WHOLE_NUMBERS = frozenset({"image_size_x", "image_size_y", "noise_seed", "channels", "points_per_second", "blade_count",
                            "refractory_period_ns"})  # fmt: skip

@@ -314,7 +314,7 @@ def _surfaces(  # type: ignore[no-untyped-def]
             if tile < 0:
                 labels[k] = class_of[-1 - tile]
             else:
-                u, v = int((x - int(x)) * texels), int((y - int(y)) * texels)
+                u, v = int((x - int(x)) * texels + 0.5), int((y - int(y)) * texels + 0.5)  # the nearest, as drawn
                 labels[k] = class_of[ground.level_0[tile * stride * stride + v * stride + u]]
 
 
