@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from drivesim.carla_server.cameras import RGB, CameraModel, Shot
 from drivesim.carla_server.connection import Connection
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.map_objects import ALL_LAYERS
 from drivesim.carla_server.navmesh import NavigationFile, navigation_file
 from drivesim.carla_server.painter import Painter
+from drivesim.carla_server.rehearsal import rehearse
 from drivesim.carla_server.rpc import Refusal
 from drivesim.carla_server.sensors import SensorRig
 from drivesim.carla_server.snapshot import STATE_MAP_CHANGE, STATE_PENDING_LIGHTS
@@ -203,10 +203,8 @@ class Simulation:
         town.step(FREE_RUN_S)
 
     def draw_ahead(self) -> None:
-        """Make the renderer and draw one small picture, which compiles what drawing needs."""
-        shot = Shot(self.episode.spectator, CameraModel(RGB, 16, 9, 90.0), np.eye(4), np.zeros(3), -1)
-        self.rig.draw([shot], self.frame, 0.0, lossy=True)
-        self.painter.finish()
+        """Make the renderer and draw and cast a little, which compiles what sensors need."""
+        rehearse(self.rig, self.painter)
 
     # ---- time
 
