@@ -138,18 +138,7 @@ class _Worker:
 
     def __init__(self, width: int, height: int, actors: int, owner: TownRenderer) -> None:
         f = np.float32
-        pixels = width * height
-        self.scratch = Scratch(
-            np.zeros(pixels, f),
-            np.zeros(pixels, np.int32),
-            np.zeros(height, f),
-            np.zeros(height, f),
-            np.arange(width, dtype=f),
-            np.zeros(width, f),
-            np.zeros((vis.MAX_MESH_VERTICES, 5), f),
-            np.zeros((24, 5), f),
-            np.zeros((10, width), f),
-        )
+        self.scratch = Scratch.empty(width, height)
         self.slots = Slots(
             np.zeros((vis.MAX_SLOTS, 3), f), np.zeros((vis.MAX_SLOTS, 4), np.int32), np.zeros((vis.MAX_SLOTS, 4), f)
         )

@@ -192,11 +192,8 @@ class ThingFinder:
         if key not in kept:
             if len(kept) >= KEPT_SIZES:
                 kept.clear()
-            f, pixels = np.float32, width * height
-            scratch = Scratch(np.zeros(pixels, f), np.zeros(pixels, np.int32), np.zeros(height, f),
-                              np.zeros(height, f), np.arange(width, dtype=f), np.zeros(width, f),
-                              np.zeros((vis.MAX_MESH_VERTICES, 5), f), np.zeros((24, 5), f),
-                              np.zeros((10, width), f))  # fmt: skip
+            f = np.float32
+            scratch = Scratch.empty(width, height)
             slots = Slots(np.zeros((vis.MAX_SLOTS, 3), f), np.zeros((vis.MAX_SLOTS, 4), np.int32),
                           np.zeros((vis.MAX_SLOTS, 4), f))  # fmt: skip
             kept[key] = scratch, slots, np.zeros(len(self._scene.mesh), np.int32), np.zeros(actors, np.int32)

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from drivesim.town.render.appearance import Appearance
 from drivesim.town.render.kernels import kernel
+from drivesim.town.render.polygons import draw_splat
 from drivesim.town.render.scene import KIND_HOUSE, KIND_LAND, KIND_TREE, Scene
-from drivesim.town.render.visibility import Instances, draw_splat
+from drivesim.town.render.visibility import Instances
 
 SWITCHED_OFF = -2  # as the signal of a street lamp that gives no light
 HOUSE_TINTS = np.array(
