@@ -6,6 +6,9 @@ gigabytes. A message that is known to be whole cannot announce more than it brin
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgpack
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -13,6 +16,8 @@ from numpy.typing import NDArray
 MESSAGE_LIMIT = 64 << 20  # bytes; OpenDRIVE texts are the longest
 ELEMENT_LIMIT = 6_000_000  # a texture of 1024 x 1024 colours has 5.2 million
 DEPTH_LIMIT = 48
+SMALL = 4096  # bytes within which no announced length can do harm: the decoder believes none beyond them
+NOTHING = object()
 WHOLE, PARTIAL, BAD = 0, 1, 2
 STATUS, DEPTH, ELEMENTS, NEEDED, LEVELS = 0, 1, 2, 3, 4
 
@@ -70,7 +75,9 @@ def scan(data: NDArray[np.uint8], at: int, state: NDArray[np.int64]) -> int:
     Args:
         data: (n,) bytes received.
         at: where to go on: the message's first byte, or what the last call returned.
-        state: of `fresh_state`; changed. STATUS then says WHOLE, PARTIAL (until data reaches NEEDED) or BAD.
+        state: of `fresh_state`; changed. STATUS then says SMALL = 4096  # bytes within which no announced length can do harm: the decoder believes none beyond them
+NOTHING = object()
+WHOLE, PARTIAL (until data reaches NEEDED) or BAD.
 
     Returns:
         The end of the message if it is whole, else where to go on.
@@ -107,6 +114,15 @@ def scan(data: NDArray[np.uint8], at: int, state: NDArray[np.int64]) -> int:
             return at
 
 
+def decode(message: bytes | bytearray) -> Any:
+    """The value of one whole msgpack message.
+
+    Raises:
+        ValueError: it is not whole, or not all.
+    """
+    return msgpack.unpackb(message, raw=False, unicode_errors="surrogateescape", strict_map_key=False, use_list=True)
+
+
 class Inbox:
     """Bytes of one connection, handed out message by message."""
 
@@ -121,6 +137,28 @@ class Inbox:
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         self._data += data
+
+    def take(self) -> Any:
+        """The next message's value, or NOTHING until more has come.
+
+        Raises:
+            ValueError: see `next`; or what is whole is no msgpack after all.
+        """
+        data = self._data
+        if not data:
+            return NOTHING
+        if len(data) <= SMALL and not self._state[NEEDED]:  # the common case: one small message, whole
+            try:
+                value = decode(data)
+                data.clear()
+                return value
+            except msgpack.ExtraData as more:
+                del data[: len(data) - len(more.extra)]
+                return more.unpacked
+            except ValueError:
+                pass  # not whole yet, or never: the scanner tells
+        message = self.next()
+        return NOTHING if message is None else decode(message)
 
     def next(self) -> bytes | None:
         """The next whole message, or None until more has come.

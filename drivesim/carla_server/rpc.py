@@ -16,7 +16,7 @@ from typing import Any
 import msgpack
 
 from drivesim.carla_server.connection import Connection
-from drivesim.carla_server.framing import Inbox
+from drivesim.carla_server.framing import NOTHING, Inbox
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,6 @@ class Call:
     peer: bool = False  # does the handler want to know who calls?
     real: bool = True  # False: answered with a refusal, or accepted without effect
     note: str = ""
-
-
-def decode(message: bytes) -> Any:
-    """The value of one whole msgpack message."""
-    return msgpack.unpackb(message, raw=False, unicode_errors="surrogateescape", strict_map_key=False, use_list=True)
 
 
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", autoreset=True)
@@ -142,10 +137,10 @@ class Peer:
             if connection.backlog > UNREAD_LIMIT:
                 connection.pause()  # until it is drained
                 return True
-            message = self._inbox.next()
-            if message is None:
+            message = self._inbox.take()
+            if message is NOTHING:
                 return False
-            self._dispatch(decode(message))
+            self._dispatch(message)
             if len(self._inbox) and time.monotonic() > until_s:
                 connection.pause()
                 self._waits = True

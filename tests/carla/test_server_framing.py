@@ -8,7 +8,7 @@ import resource
 import msgpack
 import pytest
 
-from drivesim.carla_server.framing import ELEMENT_LIMIT, Inbox
+from drivesim.carla_server.framing import ELEMENT_LIMIT, NOTHING, Inbox
 from drivesim.carla_server.ledger import Ledger
 
 
@@ -34,15 +34,18 @@ def test_it_ends_where_msgpack_ends():
     values = [value(rng) for _ in range(200)]
     packer = msgpack.Packer(use_single_float=False)
     data = b"".join(packer.pack(v) for v in values) + msgpack.packb(1.5, use_single_float=True)
-    inbox, found = Inbox(), []
+    inbox, decoding, found, decoded = Inbox(), Inbox(), [], []
     at = 0
     while at < len(data):
         size = rng.choice([1, 2, 7, 300, 5000, 100_000])
         inbox.feed(data[at : at + size])
+        decoding.feed(data[at : at + size])
         at += size
         while (message := inbox.next()) is not None:
             found.append(msgpack.unpackb(message, strict_map_key=False))
-    assert found == [*values, 1.5] and len(inbox) == 0
+        while (one := decoding.take()) is not NOTHING:
+            decoded.append(one)
+    assert found == decoded == [*values, 1.5] and len(inbox) == len(decoding) == 0
 
 
 @pytest.mark.parametrize("data", [
