@@ -293,19 +293,6 @@ def _contact(
         _strike(actors, b, -jx, -jy, -wb * (bx * jy - by * jx), ib)
 
 
-@njit(cache=True, error_model="numpy")
-def _never_touch(actors: Actors, a: int, b: int) -> bool:
-    """The town's own walkers slip past each other; what stands still does not collide with what stands still."""
-    if actors.policy[a] == POLICY_WALKER and actors.policy[b] == POLICY_WALKER:
-        return True
-    return not (_moves(actors, a) or _moves(actors, b))
-
-
-@njit(cache=True, error_model="numpy")
-def _moves(actors: Actors, row: int) -> bool:
-    return actors.speed[row] != 0.0 or actors.motion[row, SLIDING] > 0.0
-
-
 @njit(cache=True, error_model="numpy", nogil=True)
 def resolve_contacts(
     actors: Actors, solids: Solids, models: F32, rows: NDArray[np.int32], values: NDArray[np.float64]
@@ -314,6 +301,9 @@ def resolve_contacts(
     live = np.flatnonzero(actors.kind != KIND_FREE)
     reach = np.sqrt(actors.half_size[live, 0] ** 2 + actors.half_size[live, 1] ** 2)
     order = np.argsort(actors.xyz[live, 0] - reach, kind="mergesort")
+    moves = np.zeros(len(live), np.bool_)
+    for i in range(len(live)):
+        moves[i] = actors.speed[live[i]] != 0.0 or actors.motion[live[i], SLIDING] > 0.0
     count = 0
     for i in range(len(order)):
         a = live[order[i]]
@@ -322,7 +312,14 @@ def resolve_contacts(
             b = live[order[j]]
             if actors.xyz[b, 0] - reach[order[j]] > right + 1.0:  # pushes of this tick are below a metre
                 break
-            if _never_touch(actors, a, b):
+            if not (moves[order[i]] or moves[order[j]]):  # what stands does not collide with what stands
+                continue
+            if actors.policy[a] == POLICY_WALKER and actors.policy[b] == POLICY_WALKER:
+                continue  # the town's own walkers slip past each other
+            # checked here, because a call that takes all arrays costs more than most pairs are worth
+            dx, dy = actors.xyz[b, 0] - actors.xyz[a, 0], actors.xyz[b, 1] - actors.xyz[a, 1]
+            near = reach[order[i]] + reach[order[j]] + 1e-6
+            if dx * dx + dy * dy >= near * near:
                 continue
             depth, nx, ny = overlap_of_rows(actors, a, b)
             if depth > 0.0 and count < len(rows):
@@ -333,9 +330,10 @@ def resolve_contacts(
                     actors.half_size[b, 0], actors.half_size[b, 1],
                 )  # fmt: skip
                 _contact(actors, a, b, depth, nx, ny, x, y, models, values[count])
+                moves[order[i]] = moves[order[j]] = True
                 count += 1
     for i in range(len(live)):
-        if _moves(actors, live[i]):
+        if actors.speed[live[i]] != 0.0 or actors.motion[live[i], SLIDING] > 0.0:
             count = _against_scenery(actors, solids, live[i], models, rows, values, count)
     return count
 
@@ -348,11 +346,16 @@ def _against_scenery(
     row = math.floor((actors.xyz[a, 1] - solids.origin_m[1]) / SOLID_CELL_M)
     column = math.floor((actors.xyz[a, 0] - solids.origin_m[0]) / SOLID_CELL_M)
     last = -1
+    reach = math.hypot(actors.half_size[a, 0], actors.half_size[a, 1])
     for r in range(max(row - 1, 0), min(row + 1, solids.shape[0] - 1) + 1):
         for c in range(max(column - 1, 0), min(column + 1, solids.shape[1] - 1) + 1):
             cell = r * solids.shape[1] + c
             for k in range(solids.start[cell], solids.start[cell + 1]):
                 box = solids.box[solids.member[k]]
+                dx, dy = box[0] - actors.xyz[a, 0], box[1] - actors.xyz[a, 1]
+                near = reach + math.hypot(box[3], box[4])
+                if dx * dx + dy * dy >= near * near:  # most boxes; their corners need no sines
+                    continue
                 depth, nx, ny = box_overlap(
                     actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0],
                     actors.half_size[a, 1], box[0], box[1], box[2], box[3], box[4],
