@@ -50,10 +50,11 @@ class ActorCalls:
         """Make an actor."""
         return self._wire(self._episode.spawn(ActorDescription.from_wire(description), *transform(pose)))
 
-    def spawn_with_parent(self, description: Any, pose: Any, parent: Any, *_: Any) -> Packed:
-        """Make an actor that rides on another; every attachment is rigid."""
-        made = self._episode.spawn(ActorDescription.from_wire(description), *transform(pose), identifier(parent))
-        return self._wire(made)
+    def spawn_with_parent(self, description: Any, pose: Any, parent: Any, attachment: Any = 0, *_: Any) -> Packed:
+        """Make an actor that rides on another, rigidly or on a spring arm; sockets all stand for the root."""
+        kind = attachment if type(attachment) is int else 0
+        given = ActorDescription.from_wire(description), *transform(pose), identifier(parent)
+        return self._wire(self._episode.spawn(*given, attachment=kind))
 
     def destroy(self, actor_id: Any) -> bool:
         """Remove an actor."""
@@ -116,7 +117,9 @@ def actor_calls(server: CarlaServer) -> dict[str, Call]:
         "get_spectator": Call(VALUE, calls.spectator),
         "get_actors_by_id": Call(VALUE, calls.by_id),
         "spawn_actor": Call(VALUE, calls.spawn),
-        "spawn_actor_with_parent": Call(VALUE, calls.spawn_with_parent, note="every attachment is rigid"),
+        "spawn_actor_with_parent": Call(
+            VALUE, calls.spawn_with_parent, note="rigid, SpringArm or SpringArmGhost; sockets are ignored"
+        ),
         "destroy_actor": Call(VALUE, calls.destroy),
         "set_actor_collisions": Call(VOID, calls.set_collisions, real=False, note="boxes always collide"),
         "set_actor_enable_gravity": Call(VOID, batch.gravity),
