@@ -78,22 +78,38 @@ def serve(
     from drivesim.town.towns import BUILTIN_TOWN, canonical_name
 
     name = canonical_name(town)
-    if xodr is not None and not xodr.is_file():
-        raise WrongInput(f"no such file: {xodr}")
+    opendrive = None if xodr is None else _readable_roads(xodr)
     require_free_ports(host, port)
     from drivesim.carla_server.recordings import Recordings
     from drivesim.carla_server.server import CarlaServer
 
     sys.setswitchinterval(0.0005)  # calls are answered while a painter thread runs
     places = Recordings(recordings, anywhere=any_recording_path)
-    server = CarlaServer(BUILTIN_TOWN if xodr else name, host, port, seed=seed, draw_ahead=True, recordings=places)
-    if xodr is not None:
-        server.simulation.generate(xodr.read_text(encoding="utf-8"))
+    first = BUILTIN_TOWN if xodr else name
+    server = CarlaServer(first, host, port, seed=seed, draw_ahead=xodr is None, recordings=places)
+    if opendrive is not None:
+        server.simulation.generate(opendrive)
         server.simulation.load("OpenDriveMap", True)
+        server.simulation.draw_ahead()
     with server:
         print(f"serving {xodr or name} on {host}:{server.port} for CARLA 0.9.16 clients; ctrl-c ends it", flush=True)
         while True:
             time.sleep(3600.0)
+
+
+def _readable_roads(path: Path) -> str:
+    """The text of an OpenDRIVE file whose roads can be baked.
+
+    Raises:
+        WrongInput, drivesim.town.xodr.OpenDriveError
+    """
+    from drivesim.town.towns import road_network_from_text
+
+    if not path.is_file():
+        raise WrongInput(f"no such file: {path}")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    road_network_from_text("OpenDriveMap", text)
+    return text
 
 
 @app.command()
