@@ -257,11 +257,23 @@ def _crosswalks(town_map: Any) -> dict[str, NDArray[Any]]:
 
 
 def _spawn_points(lanes: list[SampledLane]) -> dict[str, NDArray[Any]]:
-    """Greedy: along each lane off junctions, then no two nearer than the longest vehicle."""
+    """Along lanes that lead on; where no lane does, along all."""
+    rows = _spawn_rows(lanes, leads_on=True) or _spawn_rows(lanes, leads_on=False)
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    return {
+        "spawn_xyz_m": table[:, :3].astype(np.float32),
+        "spawn_yaw_rad": table[:, 3].astype(np.float32),
+        "spawn_lane": table[:, 4].astype(np.int32),
+        "spawn_s_m": table[:, 5].astype(np.float32),
+    }
+
+
+def _spawn_rows(lanes: list[SampledLane], *, leads_on: bool) -> list[tuple[float, float, float, float, int, float]]:
+    """Greedy: along each lane off junctions, then no two nearer than the longest vehicle; x, y, z, yaw, lane, s."""
     rows: list[tuple[float, float, float, float, int, float]] = []
     taken: Taken = {}
     for row, lane in enumerate(lanes):
-        if lane.kind != LANE_DRIVING or lane.junction >= 0 or not lane.next:
+        if lane.kind != LANE_DRIVING or lane.junction >= 0 or (leads_on and not lane.next):
             continue
         last_s_m = -SPAWN_ALONG_M
         for point in range(len(lane.s_m)):
@@ -274,13 +286,7 @@ def _spawn_points(lanes: list[SampledLane]) -> dict[str, NDArray[Any]]:
             if _claim(taken, x, y, z, yaw):
                 rows.append((x, y, z, yaw, row, s_m))
                 last_s_m = s_m
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    return {
-        "spawn_xyz_m": table[:, :3].astype(np.float32),
-        "spawn_yaw_rad": table[:, 3].astype(np.float32),
-        "spawn_lane": table[:, 4].astype(np.int32),
-        "spawn_s_m": table[:, 5].astype(np.float32),
-    }
+    return rows
 
 
 def _claim(taken: Taken, x: float, y: float, z: float, yaw: float) -> bool:
