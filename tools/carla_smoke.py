@@ -86,7 +86,12 @@ SCRIPTS = (
     Script("util/check_raycast_sensors_determinism.py", seconds=90.0),
     Script("util/raycast_sensor_testing.py", ("-ln", "1", "-lp", "100000"), needs=WINDOW),
     Script("util/vehicle_physics_tester.py", ("--filter", "vehicle.tesla.*", "--accel"), 90.0),
-    Script("util/performance_benchmark.py", ("--ticks", "40", "--maps", "Town02", "--sync"), 240.0, WINDOW),
+    Script(
+        "util/performance_benchmark.py",
+        ("--ticks", "40", "--maps", "Town02", "--sync"),
+        240.0,
+        (*WINDOW, "tr", "cpuinfo", "psutil", "GPUtil"),
+    ),
 )
 
 
