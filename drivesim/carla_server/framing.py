@@ -75,9 +75,7 @@ def scan(data: NDArray[np.uint8], at: int, state: NDArray[np.int64]) -> int:
     Args:
         data: (n,) bytes received.
         at: where to go on: the message's first byte, or what the last call returned.
-        state: of `fresh_state`; changed. STATUS then says SMALL = 4096  # bytes within which no announced length can do harm: the decoder believes none beyond them
-NOTHING = object()
-WHOLE, PARTIAL (until data reaches NEEDED) or BAD.
+        state: of `fresh_state`; changed. STATUS then says WHOLE, PARTIAL (until data reaches NEEDED) or BAD.
 
     Returns:
         The end of the message if it is whole, else where to go on.

@@ -7,6 +7,7 @@ a value as `[[1, value]]`, its failure as `[[0, [text]]]`; a void call as `[[fal
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 REPLY_LIMIT = 256 << 20
 UNREAD_LIMIT = 1 << 20  # bytes of answers; whoever has not read these is not listened to meanwhile
 APART = 1 << 14  # bytes from which an answer is sent without copying it behind its head
+COMPLAINTS = 100
 SHARE_S = 0.001  # of a turn, for one connection
 VALUE, VOID, BARE = range(3)
 
@@ -63,6 +65,7 @@ class Call:
     note: str = ""
 
 
+_complaints = itertools.count()
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape", autoreset=True)
 pack = _packer.pack
 
@@ -79,6 +82,15 @@ class Packed:
 def encode(value: Any) -> bytes:
     """msgpack bytes of a value, or those a `Packed` holds."""
     return value.data if isinstance(value, Packed) else bytes(pack(value))
+
+
+def _complain(text: str, *arguments: Any) -> None:
+    """Log what a peer did wrong, but not without end."""
+    number = next(_complaints)
+    if number < COMPLAINTS:
+        log.warning(text, *arguments)
+    elif number == COMPLAINTS:
+        log.warning("more of this kind is not logged")
 
 
 class Peer:
@@ -123,8 +135,7 @@ class Peer:
             if not self._waits and not self._handle_some():
                 self.connection.resume()
         except Exception as error:  # whatever the bytes are, only this connection ends
-            reason = error or type(error).__name__
-            log.warning("closing a connection of %s: not CARLA's protocol (%s)", self.host, reason)
+            _complain("closing a connection of %s: not CARLA's protocol (%s)", self.host, error or type(error).__name__)
             self.connection.close()
         if len(self._inbox) != self.connection.unhandled:
             self.connection.unhandled = len(self._inbox)
@@ -161,7 +172,7 @@ class Peer:
             raise ValueError("a malformed request")
         call = self._table.get(method) if isinstance(method, str) else None
         if call is None:
-            log.warning("unknown method %.80r", method)
+            _complain("unknown method %.80r", method)
             self._reply(message_id, pack(f"unknown method {str(method)[:80]}"), b"\xc0")
             return
         self.connection.useful = True
