@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from drivesim.town.render.meshes import GROUND_KIND, Meshes
 from drivesim.town.render.renderer import camera_axes
 from drivesim.town.render.visibility import Instances
 from drivesim.town.state import LIGHT_OFF, TownState
+from drivesim.town.weather import FOG_DENSITY, FOG_FALLOFF, PARAMETERS, PRECIPITATION, PRESETS
 from tests.street import busy_street, straight_street
 
 
@@ -192,3 +194,73 @@ def test_every_ground_polygon_is_of_the_ground(renderer: TownRenderer) -> None:
     assert (meshes.plane[meshes.kind == GROUND_KIND, 2] > 0.3).all()
     np.testing.assert_allclose(np.linalg.norm(meshes.plane[:, :3], axis=1), 1.0, atol=1e-4)
     assert staging.empty_instances(3).mesh.tolist() == [-1, -1, -1]
+
+
+USUAL = np.array([20.0, 0, 0, 10, 60, 30.0, 3, 0.75, 0.1, 0, 1.0, 0.03, 0.0331, 0])
+FOGGY = {FOG_DENSITY: 60.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "around"),
+    [
+        ("cloudiness", 90.0, {}),
+        ("precipitation", 80.0, {}),
+        ("precipitation_deposits", 90.0, {}),
+        ("wind_intensity", 100.0, {}),
+        ("wind_intensity", 100.0, {PRECIPITATION: 50.0}),
+        ("sun_azimuth_angle", 200.0, {}),
+        ("sun_altitude_angle", 5.0, {}),
+        ("fog_density", 60.0, {}),
+        ("fog_distance", 120.0, FOGGY),
+        ("fog_falloff", 5.0, FOGGY),
+        ("wetness", 90.0, {}),
+        ("scattering_intensity", 0.0, FOGGY),
+        ("mie_scattering_scale", 0.6, {}),
+        ("rayleigh_scattering_scale", 0.15, {}),
+        ("dust_storm", 90.0, {}),
+    ],
+)
+def test_every_weather_parameter_shows(
+    renderer: TownRenderer, name: str, value: float, around: dict[int, float]
+) -> None:
+    weather = USUAL.copy()
+    for index, number in around.items():
+        weather[index] = number
+    changed = weather.copy()
+    changed[PARAMETERS.index(name)] = value
+    state = busy_street()
+    before = renderer.render(state, views(), Appearance.from_weather(weather))
+    after = renderer.render(state, views(), Appearance.from_weather(changed))
+    difference = np.abs(after.bgra.astype(int) - before.bgra)[..., :3].max(axis=-1)
+    assert (difference > 6).mean() > 0.003
+    assert (before.semantic == after.semantic).all() and (before.depth_m == after.depth_m).all()
+
+
+def test_usual_air_is_exactly_neutral() -> None:
+    """Presets, also after the wire's float32, and random looks leave wind, falloff and scattering as they were."""
+    fields = ("lean", "gale", "fog_low_1pm", "fog_glow", "mie", "rayleigh")
+    usual = tuple(getattr(Appearance(), name) for name in fields)
+    looks = [Appearance.random(np.random.default_rng(seed)) for seed in range(20)]
+    looks += [Appearance.from_weather(np.array(row).astype(np.float32)) for row in PRESETS.values()]
+    looks += [Appearance.from_weather(np.array(row)) for row in PRESETS.values()]
+    assert all(tuple(getattr(look, name) for name in fields) == usual for look in looks)
+    rows = np.arange(400)
+    assert (rows.astype(np.float32) * np.float32(Appearance().lean)).astype(int).tolist() == (rows // 5).tolist()
+
+
+def test_heavy_fog_lies_on_the_ground(renderer: TownRenderer) -> None:
+    """With a high falloff roofs and poles come out of the fog before the road does."""
+    weather = USUAL.copy()
+    weather[FOG_DENSITY] = 80.0
+    low = weather.copy()
+    low[FOG_FALLOFF] = 6.0
+    clear = weather.copy()
+    clear[FOG_DENSITY] = 0.0
+    state, v = busy_street(), views(count=1)
+    seen = [renderer.render(state, v, replace(Appearance.from_weather(w), noise=0.0)) for w in (clear, weather, low)]
+    lost = [np.abs(out.bgra.astype(int) - seen[0].bgra)[0, ..., :3].max(axis=-1) for out in seen[1:]]
+    solid = seen[0].depth_m[0] < 200.0
+    above, road = solid.copy(), solid.copy()
+    above[45:], road[:90] = False, False
+    assert lost[1][above].mean() < 0.6 * lost[0][above].mean()
+    assert lost[1][road].mean() > 0.5 * lost[0][road].mean()

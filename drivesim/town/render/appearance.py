@@ -30,6 +30,12 @@ class Appearance:
     fog_per_m: float = 0.0008
     haze: Color = (190.0, 205.0, 222.0)
     dust: float = 0.0
+    lean: float = 0.2  # of rain streaks, columns per row
+    gale: float = 0.0  # how far wind draws the clouds out
+    fog_low_1pm: float = 0.0  # how fast the fog thins with height; 0: it does not
+    fog_glow: float = 1.0  # brightness of fog against what it is usually
+    mie: float = 1.0  # light of large particles about the sun against what it is usually: halo and haze
+    rayleigh: float = 1.0  # blueness of the sky against what it is usually
     exposure: float = 1.0
     white_balance: Color = (1.0, 1.0, 1.0)
     noise: float = 2.0
@@ -55,16 +61,25 @@ class Appearance:
         w = np.asarray(weather, np.float64)
         if w.shape != (14,):
             raise ValueError(f"weather has shape {w.shape}; CARLA's WeatherParameters are (14,)")
-        cloud, rain, deposits, _, azimuth, altitude, fog, fog_from_m, _, wetness, _, _, _, dust = w
+        cloud, rain, deposits, wind, azimuth, altitude, fog, fog_from_m, falloff, wetness, scatter, mie, ray, dust = w
         wet = float(np.clip(max(wetness, deposits * 0.8, rain * 0.6) / 100.0, 0.0, 1.0))
         fog_share = float(np.clip(fog / 100.0, 0.0, 1.0))
         density = 0.0007 + 0.035 * fog_share**1.6 / (1.0 + max(float(fog_from_m), 0.0) / 60.0) + 0.0025 * rain / 100.0
+        hazy = _times_usual(mie, 0.03, 0.5)
+        if hazy > 1.0:
+            density += 0.0010 * (hazy - 1.0)
         base = Appearance.palette(np.random.default_rng(seed))
         return replace(
             base, sun_azimuth_rad=float(np.deg2rad(azimuth)), sun_altitude_rad=float(np.deg2rad(altitude)),
             cloud=float(np.clip(cloud / 100.0, 0.0, 1.0)), rain=float(np.clip(rain / 100.0, 0.0, 1.0)), wet=wet,
             puddles=float(np.clip(deposits / 100.0, 0.0, 1.0)), fog_per_m=density,
             dust=float(np.clip(dust / 100.0, 0.0, 1.0)), seed=seed,
+            # drops of heavy rain fall faster: wind as strong as the rain gives the usual slant
+            lean=float(np.clip(0.2 + 0.008 * (wind - rain), 0.0, 1.0)) if rain > 0 and wind != rain else 0.2,
+            gale=float(np.clip((wind - max(10.0, rain, dust)) / 90.0, 0.0, 1.0)),
+            # CARLA: up to 1 fog is as dense as air and reaches over houses, from 5 on it lies on the ground
+            fog_low_1pm=0.08 * max(float(falloff) - 1.0, 0.0),
+            fog_glow=_times_usual(scatter, 1.0, 1.0), mie=hazy, rayleigh=_times_usual(ray, 0.0331, 0.5),
         )  # fmt: skip
 
     @staticmethod
@@ -118,6 +133,12 @@ class Appearance:
         return np.array([c * np.cos(self.sun_azimuth_rad), c * np.sin(self.sun_azimuth_rad), np.sin(altitude)])
 
 
+def _times_usual(value: float, usual: float, power: float) -> float:
+    """A parameter against its usual value, bent and bounded; exactly 1 for the usual one, also as float32."""
+    ratio = max(float(value), 0.0) / usual
+    return 1.0 if abs(ratio - 1.0) < 1e-4 else float(min(ratio, 16.0) ** power)
+
+
 def sky_colors(a: Appearance) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Zenith, horizon and glow colours (3,) each, before exposure."""
     altitude = np.rad2deg(a.sun_altitude_rad)
@@ -134,17 +155,39 @@ def sky_colors(a: Appearance) -> tuple[NDArray[np.float64], NDArray[np.float64],
         return np.array([np.interp(altitude, stops, table[:, k]) for k in range(3)])
 
     top, low, halo = at(zenith), at(horizon), at(glow)
+    top, low = _scattered(a, top, low)
     grey = 0.34 * top + 0.66 * low
     level = float(grey @ [0.30, 0.59, 0.11]) * (0.95 - 0.16 * a.cloud - 0.10 * a.rain)
     overcast = np.array([0.97, 1.0, 1.05]) * level
     veil = max(0.0, a.cloud - 0.35) / 0.65
     fog = min(1.0, a.fog_per_m * 60.0)
+    if a.fog_low_1pm > 0.0:
+        fog /= 1.0 + 8.0 * a.fog_low_1pm
     cover = max(veil, 0.8 * fog)
     top = top + (overcast * 0.88 - top) * cover
     low = low + (overcast * 1.06 - low) * cover
     if a.dust > 0:
         low = low + (np.array([196.0, 164.0, 118.0]) * level / 200 - low) * a.dust
+    if a.fog_glow != 1.0:
+        low = low * (1.0 + float(np.clip(0.35 * (a.fog_glow - 1.0), -0.35, 0.7)) * fog)
     return top, low, halo * (1.0 - 0.9 * cover)
+
+
+def _scattered(
+    a: Appearance, top: NDArray[np.float64], low: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Zenith and horizon of a clear sky with more or less air (blue, red at low sun) and haze (white) than usual."""
+    weights = np.array([0.30, 0.59, 0.11])
+    if a.rayleigh != 1.0:
+        grey = float(top @ weights)
+        top = np.clip(grey + (top - grey) * min(a.rayleigh, 1.7), 0.0, 255.0)
+        red = float(np.clip(1.0 - np.rad2deg(a.sun_altitude_rad) / 14.0, 0.0, 1.0)) * min(a.rayleigh - 1.0, 1.0)
+        low = np.clip(low * np.array([1.0, 1.0 - 0.22 * red, 1.0 - 0.45 * red]), 0.0, 255.0)
+    if a.mie != 1.0:
+        white = float(low @ weights) * np.array([1.03, 1.0, 0.96])
+        low = low + (white - low) * float(np.clip(0.3 * (a.mie - 1.0), -0.3, 0.7))
+        top = top + (white * 0.92 - top) * float(np.clip(0.14 * (a.mie - 1.0), -0.14, 0.5))
+    return top, low
 
 
 def look_row(a: Appearance) -> NDArray[np.float32]:
@@ -178,6 +221,7 @@ def look_row(a: Appearance) -> NDArray[np.float32]:
     row[[look.FAR_R, look.FAR_G, look.FAR_B]] = np.clip(land * tone, 0, 255)
     row[look.LAMPS_ON] = 1.0 if a.night > 0.05 or a.fog_per_m > 0.012 else 0.0
     row[look.GRAIN] = 0.00085 * a.grain
+    row[[look.LEAN, look.FOG_LOW_1PM]] = a.lean, a.fog_low_1pm
     return row
 
 

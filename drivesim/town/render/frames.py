@@ -86,4 +86,4 @@ def render_views(  # type: ignore[no-untyped-def]
                 look[21],
             )
         if post and look[24] > np.float32(0):
-            draw_rain(pixels[v], s.column.shape[0], look[24], seeds[v])
+            draw_rain(pixels[v], s.column.shape[0], look[24], look[34], seeds[v])

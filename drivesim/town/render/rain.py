@@ -9,8 +9,10 @@ from drivesim.town.render.kernels import kernel
 
 
 @kernel
-def draw_rain(pixels, width, amount, seed):  # type: ignore[no-untyped-def]
-    """Blend short slanted streaks into packed BGRA pixels (h * w,); their places follow `seed`."""
+def draw_rain(pixels, width, amount, lean, seed):  # type: ignore[no-untyped-def]
+    """Blend short slanted streaks into packed BGRA pixels (h * w,); `lean` columns to the left per row; their
+    places follow `seed`.
+    """
     height = pixels.shape[0] // width
     h = np.uint32(np.uint32(seed) ^ np.uint32(0x5BD1E995)) | np.uint32(1)
     for _ in range(int(amount * np.float32(width * height) / np.float32(260))):
@@ -22,7 +24,7 @@ def draw_rain(pixels, width, amount, seed):  # type: ignore[no-untyped-def]
         length = 3 + np.int64(np.uint32(h >> np.uint32(5)) & np.uint32(7)) * height // 144
         alpha = 28 + np.int64(np.uint32(h >> np.uint32(20)) & np.uint32(31))
         for k in range(length):
-            row, column = y + k, x - k // 5
+            row, column = y + k, x - np.int64(np.float32(k) * lean)
             if row >= height or column < 0:
                 break
             at = row * width + column

@@ -88,6 +88,11 @@ class TownRenderer:
         """Solid scenery, (n, 7): x, y, z, yaw, half length, half width, height."""
         return self.scene.boxes
 
+    def ground_m(self, at: Floats) -> float:
+        """Height of the lane point nearest to a position (3,)."""
+        points = self.network.point_xyz_m
+        return float(points[np.square(points[:, :2] - at[:2]).sum(axis=1).argmin(), 2])
+
     def render(self, state: TownState, views: Views, appearance: Appearance, *, frame_seed: int = 0, hide_row: int = -1,
                outputs: tuple[str, ...] = OUTPUTS, out: Rendered | None = None) -> Rendered:  # fmt: skip
         """Render every view of a state.
@@ -264,18 +269,12 @@ class _Worker:
         seeds = ((frame_seed * 2654435761 + np.arange(count, dtype=np.int64) * 2654404609) & 0xFFFFFFFF).astype(
             np.uint32
         )
-        paint = shading.Painting(
-            dressed.look,
-            dressed.palette,
-            CLASS_OF,
-            owner._rough,
-            owner._detail,
-            dressed.sky,
-            owner._facade,
-            self.shadow,
-            self.light,
-            self.corner,
-        )
+        look = dressed.look
+        if look[vis.FOG_LOW_1PM] > 0:
+            look = look.copy()
+            look[vis.FOG_FLOOR_M] = owner.ground_m(origins[first])
+        paint = shading.Painting(look, dressed.palette, CLASS_OF, owner._rough, owner._detail, dressed.sky,
+                                 owner._facade, self.shadow, self.light, self.corner)  # fmt: skip
         render_views(
             first,
             last,

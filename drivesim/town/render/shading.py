@@ -110,6 +110,24 @@ def _finish(row, look, seed, at, width, pixels):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _low_fog(row, thickness, fall, eye, columns):  # type: ignore[no-untyped-def]
+    """What is left of a row's light in fog that thins with height z above its floor as 1 / (1 + fall z)^2.
+
+    The mean of that between the heights of the eye and of the point is 1 / ((1 + fall eye) (1 + fall z)).
+    """
+    one, zero = np.float32(1), np.float32(0)
+    low = one + fall * max(eye, zero)
+    row_0, row_3, row_4 = row[0], row[3], row[4]
+    for x in range(columns):
+        share = one / (low * (one + fall * max(eye + row_3[x], zero)))
+        t = one / (one + row_0[x] * thickness * share)
+        t *= t
+        t *= t
+        t *= t
+        row_4[x] = t * t
+
+
+@kernel
 def shade_view(origin, axes, lens, s, slots, ground, paint, seed, pixels, depth, semantic, instance):  # type: ignore[no-untyped-def]
     """Colour, depth, class and instance of one view; outputs are flat (h * w,)."""
     width, height = int(lens[3]), int(lens[4])
@@ -140,6 +158,8 @@ def shade_view(origin, axes, lens, s, slots, ground, paint, seed, pixels, depth,
             t *= t
             t *= t
             row_4[x] = t * t
+        if look[35] > np.float32(0):
+            _low_fog(row, thickness, look[35], np.float32(origin[2] - look[36]), columns)
         x = np.uint64(0)
         while x < columns:
             slot = shown[at + x]

@@ -48,6 +48,8 @@ def sky_image(a: Appearance) -> NDArray[np.uint32]:
     near_sun = x * c * np.cos(a.sun_azimuth_rad) + y * c * np.sin(a.sun_azimuth_rad) + z * s
     low = float(np.clip(1.0 - a.sun_altitude_rad / 0.5, 0.0, 1.0))
     wide = np.clip(near_sun, 0, 1) ** (4 + 20 * (1 - low)) * (0.25 + 0.4 * low) + np.clip(near_sun, 0, 1) ** 160 * 0.55
+    if a.mie != 1.0:
+        wide = wide * min(a.mie, 2.5)
     color = color + (halo - color) * np.clip(wide, 0, 1)[..., None] * (0.0 if a.night >= 1 else 1.0)
     color = _clouds(a, color, x, y, z, near_sun, halo, horizon)
     disc = np.clip((near_sun - 0.9990) / 0.0006, 0, 1) * (1.0 - min(1.0, a.cloud * 1.2)) * (a.sun_altitude_rad > -0.05)
@@ -78,6 +80,9 @@ def _clouds(
     field = (field - field.min()) / (np.ptp(field) + 1e-9)
     reach = 1.0 / (z + 0.14)
     u, v = x * reach * 62 + 128, y * reach * 62 + 128
+    if a.gale > 0:  # wind along x draws the clouds out into streaks
+        u = u / (1.0 + 3.0 * a.gale)
+        v = v * (1.0 + 0.6 * a.gale)
     value = ndimage.map_coordinates(field, [v, u], order=1, mode="grid-wrap")
     edge = 0.80 - 0.62 * a.cloud
     density = np.clip((value - edge) / 0.24, 0, 1) * np.clip(z * 9, 0, 1) * min(1.0, 0.35 + a.cloud)

@@ -27,7 +27,7 @@ REFRESHES = 8  # the coarse depth is made anew when this share of the picture ha
 # columns of `look`: one frozen row of numbers of an appearance (see appearance.py)
 (SUN_X, SUN_Y, SUN_Z, SUN_R, SUN_G, SUN_B, SKY_R, SKY_G, SKY_B, BOUNCE_R, BOUNCE_G, BOUNCE_B, FOG_R, FOG_G, FOG_B,
  FOG_PER_M, GLASS_R, GLASS_G, GLASS_B, WET, NOISE, NIGHT, WINDOWS_LIT, SHADOW, RAIN, FAR_R, FAR_G, FAR_B, GLOW_R,
- GLOW_G, GLOW_B, LAMPS_ON, PUDDLES, GRAIN) = range(34)  # fmt: skip
+ GLOW_G, GLOW_B, LAMPS_ON, PUDDLES, GRAIN, LEAN, FOG_LOW_1PM, FOG_FLOOR_M) = range(37)  # fmt: skip
 LOOK_COLUMNS = 40
 
 
