@@ -70,6 +70,9 @@ def serve(
     any_recording_path: Annotated[
         bool, typer.Option("--any-recording-path", help="Let clients record to and replay from any path.")
     ] = False,
+    reap: Annotated[
+        bool, typer.Option("--reap", help="Destroy a client's actors when its connection ends; CARLA keeps them.")
+    ] = False,
 ) -> None:
     """Serve a town to CARLA 0.9.16 clients.
 
@@ -86,7 +89,7 @@ def serve(
     sys.setswitchinterval(0.0005)  # calls are answered while a painter thread runs
     places = Recordings(recordings, anywhere=any_recording_path)
     first = BUILTIN_TOWN if xodr else name
-    server = CarlaServer(first, host, port, seed=seed, draw_ahead=xodr is None, recordings=places)
+    server = CarlaServer(first, host, port, seed=seed, draw_ahead=xodr is None, recordings=places, reap=reap)
     if opendrive is not None:
         server.simulation.generate(opendrive)
         server.simulation.load("OpenDriveMap", True)

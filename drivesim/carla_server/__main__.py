@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--capacity", type=int, default=512)
     parser.add_argument("--recordings", type=Path, default=None)
     parser.add_argument("--any-recording-path", action="store_true")
+    parser.add_argument("--reap", action="store_true")
     parser.add_argument("--draw-ahead", action="store_true")
     parser.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> int:
     places = Recordings(options.recordings, anywhere=options.any_recording_path)
     try:
         server = CarlaServer(options.town, options.host, options.port, seed=options.seed, capacity=options.capacity,
-                             draw_ahead=options.draw_ahead, recordings=places)  # fmt: skip
+                             draw_ahead=options.draw_ahead, recordings=places, reap=options.reap)  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         print(f"cannot serve: {error}", flush=True)
         return 1

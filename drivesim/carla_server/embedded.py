@@ -18,7 +18,7 @@ class EmbeddedServer:
 
     def __init__(
         self, town_name: str = "Town02", *, host: str = "127.0.0.1", port: int = 0, seed: int = 0, capacity: int = 512,
-        draw_ahead: bool = True, recordings: Path | None = None,
+        draw_ahead: bool = True, recordings: Path | None = None, reap: bool = False,
     ) -> None:  # fmt: skip
         """Say what to serve; nothing starts yet.
 
@@ -30,10 +30,12 @@ class EmbeddedServer:
             capacity: most vehicles, walkers and props at a time.
             draw_ahead: be ready to draw before the block begins (the very first time on a machine takes minutes).
             recordings: folder of the recorder's files; in the user's cache when None.
+            reap: destroy a client's actors when its connection ends.
         """
         self._arguments = ["--town", town_name, "--host", host, "--port", str(port), "--seed", str(seed),
                            "--capacity", str(capacity), "--until-stdin-closes"]  # fmt: skip
         self._arguments += ["--draw-ahead"] if draw_ahead else []
+        self._arguments += ["--reap"] if reap else []
         self._arguments += ["--recordings", str(recordings)] if recordings is not None else []
         self.host = host
         self.port = port

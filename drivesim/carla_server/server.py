@@ -16,6 +16,7 @@ from drivesim.carla_server.method_table import method_table
 from drivesim.carla_server.painter import Painter
 from drivesim.carla_server.physics_controls import PhysicsControls
 from drivesim.carla_server.reactor import Reactor, Timer
+from drivesim.carla_server.reaping import Reaper
 from drivesim.carla_server.recordings import Recordings
 from drivesim.carla_server.rpc import Peer
 from drivesim.carla_server.simulation import FREE_RUN_S, Simulation
@@ -33,6 +34,7 @@ class CarlaServer:
     def __init__(
         self, town_name: str = "Town02", host: str = "127.0.0.1", port: int = 2000, *, seed: int = 0,
         capacity: int = 512, painters: int = 0, draw_ahead: bool = False, recordings: Recordings | None = None,
+        reap: bool = False,
     ) -> None:  # fmt: skip
         """Load the town and open both ports.
 
@@ -45,6 +47,7 @@ class CarlaServer:
             painters: threads that draw; 0 for one less than there are cores, at most MOST_PAINTERS.
             draw_ahead: make the town's renderer now, instead of when the first camera listens.
             recordings: where the recorder's files lie; `Recordings()` when None.
+            reap: destroy a client's actors when its connection ends; CARLA keeps them.
 
         Raises:
             OSError: a port is in use.
@@ -72,6 +75,7 @@ class CarlaServer:
             raise
         self.ticks = Ticks(self.reactor, self.managers, lambda: self.simulation.tick())
         self._table = method_table(self)
+        self._reaper = Reaper(self, self._table) if reap else None
         framing.rehearse()
 
     @property
@@ -152,7 +156,12 @@ class CarlaServer:
 
     def _accepted(self, connection: Connection) -> None:
         peer = Peer(connection, self._table)
-        connection.on_close = lambda: self.managers.forget(peer)
+        connection.on_close = lambda: self._gone(peer)
+
+    def _gone(self, peer: Peer) -> None:
+        self.managers.forget(peer)
+        if self._reaper is not None:
+            self._reaper.forget(peer)
 
 
 def _stream_hub(reactor: Reactor, host: str, port: int, *, anywhere: bool) -> StreamHub:
