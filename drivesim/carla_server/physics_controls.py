@@ -67,8 +67,8 @@ def _points(value: Any, width: int) -> list[list[float]]:
 
 
 def _wheel(value: Any) -> Wheel:
-    friction, _, steer_deg, radius_cm, brake, hand_brake, _, stiffness, _ = numbers(value[:9], _WHEEL_DEFAULTS)
-    return Wheel(friction, math.radians(steer_deg), radius_cm / 100.0, brake, hand_brake, stiffness)
+    friction, _, steer_deg, radius_cm, brake, hand_brake, _, side, ahead = numbers(value[:9], _WHEEL_DEFAULTS)
+    return Wheel(friction, math.radians(steer_deg), radius_cm / 100.0, brake, hand_brake, side, ahead)
 
 
 def physics_from_wire(control: list[Any]) -> VehiclePhysics:
@@ -109,7 +109,7 @@ def _wheels(episode: Episode, row: int, physics: VehiclePhysics) -> list[Any]:
         made.append([
             wheel.tire_friction, _WHEEL_DEFAULTS[1], math.degrees(wheel.max_steer_rad), 100.0 * wheel.radius_m,
             wheel.max_brake_torque, wheel.max_handbrake_torque, _WHEEL_DEFAULTS[6], wheel.lateral_stiffness,
-            _WHEEL_DEFAULTS[8], place,
+            wheel.longitudinal_stiffness, place,
         ])  # fmt: skip
     return made
 

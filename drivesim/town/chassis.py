@@ -25,8 +25,8 @@ STEERING_STEP_KMH = 20.0
 # columns of a physics row
 (CHANGED, MASS_KG, YAW_INERTIA, TO_FRONT_M, TO_REAR_M, COM_HEIGHT_M, GRIP_FRONT, GRIP_REAR, STIFF_FRONT, STIFF_REAR,
  MAX_STEER_RAD, PUSH, BRAKE, HAND_BRAKE, AIR, ROLLING, TOP, RADIUS_M, MAX_RPM, FINAL_RATIO,
- GEARS) = range(21)  # fmt: skip
-FIRST_GEAR = 21
+ GEARS, MOST_LONGITUDINAL) = range(22)  # fmt: skip
+FIRST_GEAR = 22
 FIRST_TORQUE = FIRST_GEAR + GEAR_PLACES
 FIRST_STEERING = FIRST_TORQUE + TORQUE_PLACES
 PHYSICS_COLUMNS = FIRST_STEERING + STEERING_PLACES
@@ -34,6 +34,7 @@ PHYSICS_COLUMNS = FIRST_STEERING + STEERING_PLACES
 TIRE_FRICTION = 3.5  # CARLA's number for an ordinary tyre
 FRICTION_SCALE = 0.7  # a tyre of friction 0.5 grips as PhysX says (about 0.5 g); rubber on a road gives little over 1 g
 COM_HEIGHT = 0.5
+GRAVITY_MPS2 = 9.81
 REAR_GRIP = 1.08  # an ordinary car lets go at its front axle first
 
 
@@ -47,6 +48,7 @@ class Wheel:
     max_brake_torque: float = 1500.0
     max_handbrake_torque: float = 0.0
     lateral_stiffness: float = 20.0  # side force at a small slip angle, per rad and per load
+    longitudinal_stiffness: float = 3000.0  # kg: weight that the wheel holds at a slip of one
 
 
 FRONT_WHEEL = Wheel()
@@ -131,6 +133,8 @@ def _filled(model: ActorModel, physics: VehiclePhysics) -> NDArray[np.float32]:
     row[STIFF_REAR] = _within(_mean([wheel.lateral_stiffness for wheel in rear]), 0.1, 60.0)
     row[MAX_STEER_RAD] = _within(max(wheel.max_steer_rad for wheel in front), 0.0, 1.4)
     row[PUSH] = lighter
+    stiff = [_within(wheel.longitudinal_stiffness, 0.0, 1e6) for wheel in (*front, *rear)]
+    row[MOST_LONGITUDINAL] = GRAVITY_MPS2 * sum(stiff) / mass  # a wheel that spins or stands slips by one
     torque = _mean([_within(wheel.max_brake_torque, 0.0, 1e6) for wheel in (*front, *rear)])
     hand = _mean([_within(wheel.max_handbrake_torque, 0.0, 1e6) for wheel in rear])
     row[BRAKE] = lighter * torque / FRONT_WHEEL.max_brake_torque * FRONT_WHEEL.radius_m / radius

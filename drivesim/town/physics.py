@@ -22,6 +22,7 @@ from drivesim.town.chassis import (
     CHANGED,
     GRIP_FRONT,
     GRIP_REAR,
+    MOST_LONGITUDINAL,
     PUSH,
     REAR_GRIP,
     ROLLING,
@@ -99,6 +100,8 @@ def drive_push(control: NDArray[np.float64], car: F32, ordinary: F32, changed: b
     if changed or manual:
         gear = 1 if backwards else int(control[GEAR]) if manual else 0
         push *= car[PUSH] * push_factor(car, ordinary, gear, max(sign * speed_mps, 0.0))
+    if changed:
+        push = min(push, car[MOST_LONGITUDINAL])
     return sign * push
 
 
@@ -107,7 +110,7 @@ def braking(control: NDArray[np.float64], car: F32, changed: bool) -> float:
     """Deceleration in m/s2 that the brakes ask for."""
     brake = MAX_BRAKING_MPS2 * min(max(control[BRAKE], 0.0), 1.0)
     if changed:
-        brake *= car[BRAKE_SHARE]
+        brake = min(brake * car[BRAKE_SHARE], car[MOST_LONGITUDINAL])
     if control[HAND_BRAKE] > 0.5:
         brake = max(brake, HAND_BRAKING_MPS2 * (car[HAND_BRAKE_SHARE] if changed else 1.0))
     return brake

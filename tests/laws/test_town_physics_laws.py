@@ -251,6 +251,8 @@ def test_mass_torque_gears_wheels_and_drag_change_acceleration(network):
     large = tuple(replace(wheel, radius_m=0.7) for wheel in own.wheels)
     assert speed_after_launch(network, replace(own, wheels=large)) < 0.6 * plain
     assert speed_after_launch(network, replace(own, drag_coefficient=9.0), 8.0) < speed_after_launch(network, own, 8.0)
+    soft = tuple(replace(wheel, longitudinal_stiffness=100.0) for wheel in own.wheels)
+    assert speed_after_launch(network, replace(own, wheels=soft)) < 0.6 * plain
     gears = [speed_after_launch(network, None, gear=gear) for gear in (1, 2, 5)]
     assert gears == sorted(gears, reverse=True) and gears[0] == pytest.approx(plain, rel=1e-6)
 
