@@ -124,17 +124,22 @@ def spawn_points(town: Town) -> list[Any]:
     Places where the road bends under the wheels are left out: there the pitch depends on the wheelbase.
     """
     network = town.network
+    most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
     poses = []
-    for point in range(len(network.spawn_yaw_rad)):
+    for point in _evenly(len(network.spawn_yaw_rad), 2 * most):  # twice as many, so that some can be left out
         x, y, z = network.spawn_xyz_m[point].tolist()
         yaw = as_reported(float(network.spawn_yaw_rad[point]))
         pitches = [_road_pitch(town, x, y, z, yaw, axle_m) for axle_m in AXLES_M]
         bend = max(pitches) - min(pitches)
         poses.append((bend > MOST_BEND_RAD, transform_to_wire((x, y, z + SPAWN_LIFT_M), (0.0, pitches[1], yaw))))
     level = [pose for bent, pose in poses if not bent] or [pose for _, pose in poses]
-    most = min(MOST_SPAWN_POINTS, 3 * len(town.state.kind) // 4)
-    chosen = np.linspace(0, len(level) - 1, min(len(level), most)).round().astype(np.int64)
-    return [level[point] for point in chosen.tolist()]
+    return [level[point] for point in _evenly(len(level), most)]
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most so many of the rows 0..count-1, evenly spread."""
+    chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(np.int64).tolist()
+    return chosen
 
 
 def as_reported(yaw_rad: float) -> float:
