@@ -7,6 +7,7 @@ compare figures of one run, not of two.
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import tempfile
 import time
@@ -41,7 +42,10 @@ from drivesim.worlds.town_world import TownWorld
 GOALS = {
     "render_six_256x144_ms": ("ms", "<= 5.5 (fails above 12 on a shared machine)"),
     "closed_loop_ticks_per_s": ("ticks/s", ">= 80"),
-    "town_ticks_per_s": ("ticks/s", ">= 1000"),
+    "closed_loop_ticks_per_s_no_cameras": ("ticks/s", ">= 300"),
+    "town_ticks_per_s": ("ticks/s", ">= 2000"),
+    "highway_env_ticks_per_s": ("ticks/s", ""),
+    "town_over_highway_env": ("times", ""),
     "lidar_points_per_s": ("points/s", ""),
     "lidar_points_per_s_client": ("points/s", ""),
     "plan_ms_p50": ("ms", ""),
@@ -89,10 +93,31 @@ def town_ticks_per_s(ticks: int = 1500) -> float:
     return ticks / (time.perf_counter() - began)
 
 
-def closed_loop_ticks_per_s(ticks: int = 300) -> float:
-    """Through the carla client: six 256x144 cameras at every tick, 20 Traffic Manager vehicles."""
-    with EmbeddedServer("Town02") as (host, port):
-        world = CarlaWorld(host, port, rig=default_rig(), camera_period_s=0.0)
+def highway_env_ticks_per_s(ticks: int = 300) -> float | None:
+    """A peer's step of 0.05 s with 30 other vehicles and no pictures; None where highway-env is not installed."""
+    try:
+        gymnasium = importlib.import_module("gymnasium")
+        importlib.import_module("highway_env")  # registers its environments
+    except ImportError:
+        return None
+    config = {"vehicles_count": 30, "simulation_frequency": 20, "policy_frequency": 20, "duration": 10**6}
+    env = gymnasium.make("highway-v0", config=config, render_mode=None)
+    env.reset(seed=0)
+    spent_s = 0.0
+    for _ in range(ticks):
+        began = time.perf_counter()
+        _, _, terminated, truncated, _ = env.step(1)
+        spent_s += time.perf_counter() - began
+        if terminated or truncated:
+            env.reset()
+    env.close()
+    return ticks / spent_s
+
+
+def closed_loop_ticks_per_s(ticks: int = 300, rig: CameraRig | None = None) -> float:
+    """Through the carla client, 20 Traffic Manager vehicles; with the rig's pictures at every tick, or without any."""
+    with EmbeddedServer("Town02", draw_ahead=rig is not None) as (host, port):
+        world = CarlaWorld(host, port, rig=rig, camera_period_s=0.0)
         world.reset(busy_scenario(walkers=0), 0)
         control = Control(0.0, 0.25, 0.0)
         for _ in range(60):
@@ -226,11 +251,17 @@ def measure(checkpoint: Path, tell: Callable[[str], None]) -> dict[str, dict[str
         figures.update(values)
         for name, value in values.items():
             unit, goal = GOALS[name]
-            tell(f"{name:<28} {value:10.2f} {unit:<9} {goal}")
+            tell(f"{name:<34} {value:10.2f} {unit:<9} {goal}")
 
     add(render_six_256x144_ms=render_ms())
     add(town_ticks_per_s=town_ticks_per_s())
-    add(closed_loop_ticks_per_s=closed_loop_ticks_per_s())
+    peer = highway_env_ticks_per_s()
+    if peer is None:
+        tell("highway-env is not installed: no ratio to it (pip install highway-env)")
+    else:
+        add(highway_env_ticks_per_s=peer, town_over_highway_env=figures["town_ticks_per_s"] / peer)
+    add(closed_loop_ticks_per_s=closed_loop_ticks_per_s(rig=default_rig()))
+    add(closed_loop_ticks_per_s_no_cameras=closed_loop_ticks_per_s(900))
     add(lidar_points_per_s=lidar_points_per_s(), lidar_points_per_s_client=lidar_points_per_s_client())
     middle, tail = plan_ms(checkpoint)
     add(plan_ms_p50=middle, plan_ms_p95=tail)
