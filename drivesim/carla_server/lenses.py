@@ -17,6 +17,7 @@ from drivesim.carla_server.actors import ServerActor
 Floats = NDArray[np.float64]
 NATURAL_SIZE = 0.08  # lens_x_size and lens_y_size at which the lens is round
 SHOWN_GAMMA = 2.2
+RADII = 4096  # of the distortion's table
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Lens:
 
     A pixel at d from the picture's middle, in shares of its width and height, shows what an undistorted picture
     has at d * (1 + w * (k * r^2 + kcube * r^3)), where r = |d| * 0.08 / lens size and
-    w = multiplier * (r / r_corner)^falloff. CARLA has the distortion in a shader without a published formula; these
-    are its parameters with the meaning of their names, and its defaults (multiplier 0) are the pinhole camera.
+    w = multiplier * (r / r_corner)^falloff. Where that would fold the picture back, the largest radius is kept.
+    CARLA has the distortion in a shader without a published formula; these are its parameters with the meaning of
+    their names, and its defaults (multiplier 0) are the pinhole camera.
     """
 
     k: float
@@ -56,8 +58,10 @@ def lens_map(lens: Lens, width: int, height: int) -> tuple[NDArray[np.float32], 
     y = (np.arange(height) + 0.5) / height - 0.5
     across, down = np.meshgrid(x, y)
     radius = np.hypot(across * NATURAL_SIZE / lens.size_x, down * NATURAL_SIZE / lens.size_y)
-    weight = lens.multiplier * (radius / math.sqrt(0.5)) ** lens.falloff
-    stretch = 1.0 + weight * (lens.k * radius**2 + lens.kcube * radius**3)
+    table = np.linspace(0.0, float(radius.max()), RADII + 1)[1:]
+    weight = lens.multiplier * (table / math.sqrt(0.5)) ** lens.falloff
+    seen = np.maximum.accumulate(table * (1.0 + weight * (lens.k * table**2 + lens.kcube * table**3)))
+    stretch = np.interp(radius, table, seen / table)
     column = np.clip((across * stretch + 0.5) * width - 0.5, 0.0, width - 1.0)
     row = np.clip((down * stretch + 0.5) * height - 0.5, 0.0, height - 1.0)
     nearest = np.rint(row).astype(np.intp) * width + np.rint(column).astype(np.intp)
