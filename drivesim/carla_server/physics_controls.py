@@ -7,7 +7,7 @@ from typing import Any
 
 from drivesim.carla_server.episode import Episode
 from drivesim.carla_server.rpc import Refusal
-from drivesim.carla_server.structs import number, numbers, vector
+from drivesim.carla_server.structs import flag, number, numbers, vector
 from drivesim.town import pushes
 from drivesim.town.catalogue import MODELS
 from drivesim.town.chassis import VehiclePhysics, Wheel, ordinary_physics
@@ -33,10 +33,9 @@ class PhysicsControls:
             TypeError, ValueError: not a VehiclePhysicsControl of finite numbers.
         """
         row = vehicle_row(episode, actor_id, "apply physics control")
-        if not isinstance(control, list) or len(control) < FIELDS:
-            raise TypeError(f"expected a VehiclePhysicsControl of {FIELDS} fields")
-        pushes.set_physics(episode.town.state, row, physics_from_wire(control))
-        episode.given_physics[actor_id] = control[:FIELDS]
+        checked = _checked(control)
+        pushes.set_physics(episode.town.state, row, physics_from_wire(checked))
+        episode.given_physics[actor_id] = checked
 
     def get(self, episode: Episode, actor_id: int) -> list[Any]:
         """The VehiclePhysicsControl of a vehicle; in a friction volume, with the tyre friction that it has there."""
@@ -66,31 +65,47 @@ def _points(value: Any, width: int) -> list[list[float]]:
     return [numbers(point, (0.0,) * width) for point in value]
 
 
+def _checked(control: Any) -> list[Any]:
+    """The same VehiclePhysicsControl with nothing in it but what the wire has there."""
+    if not isinstance(control, list) or len(control) < FIELDS:
+        raise TypeError(f"expected a VehiclePhysicsControl of {FIELDS} fields")
+    wheels = control[WHEELS]
+    if not isinstance(wheels, list) or len(wheels) > MOST_POINTS or not all(isinstance(w, list) for w in wheels):
+        raise TypeError("expected an array of WheelPhysicsControl")
+    curves = {TORQUE_CURVE: 2, GEARS: 3, STEERING_CURVE: 2}
+    flags = (_AUTOBOX, _SWEEP)
+    checked: list[Any] = []
+    for place, value in enumerate(control[:FIELDS]):
+        if place in curves:
+            checked.append(_points(value, curves[place]))
+        elif place == CENTER_OF_MASS:
+            checked.append(list(vector(value)))
+        elif place == WHEELS:
+            places = [list(vector(wheel[9])) if len(wheel) > 9 else [0.0] * 3 for wheel in wheels]
+            numbered = [numbers(wheel[:9], _WHEEL_DEFAULTS) for wheel in wheels]
+            checked.append([[*wheel, at] for wheel, at in zip(numbered, places, strict=True)])
+        else:
+            checked.append(flag(value) if place in flags else number(value))
+    return checked
+
+
 def _wheel(value: Any) -> Wheel:
     friction, _, steer_deg, radius_cm, brake, hand_brake, _, side, ahead = numbers(value[:9], _WHEEL_DEFAULTS)
     return Wheel(friction, math.radians(steer_deg), radius_cm / 100.0, brake, hand_brake, side, ahead)
 
 
 def physics_from_wire(control: list[Any]) -> VehiclePhysics:
-    """What the town's model uses of a VehiclePhysicsControl.
-
-    Raises:
-        TypeError, ValueError: a field of another type, or a number that is not finite.
-    """
-    wheels = control[WHEELS]
-    if not isinstance(wheels, list) or len(wheels) > MOST_POINTS or not all(isinstance(w, list) for w in wheels):
-        raise TypeError("expected an array of WheelPhysicsControl")
-    torque, steering = _points(control[TORQUE_CURVE], 2), _points(control[STEERING_CURVE], 2)
+    """What the town's model uses of a checked VehiclePhysicsControl."""
     return VehiclePhysics(
-        mass_kg=number(control[MASS]),
-        drag_coefficient=number(control[DRAG]),
-        center_of_mass=vector(control[CENTER_OF_MASS]),
-        torque_curve=tuple((x, y) for x, y in torque),
-        max_rpm=number(control[MAX_RPM]),
-        final_ratio=number(control[FINAL_RATIO]),
-        forward_gears=tuple(gear[0] for gear in _points(control[GEARS], 3)),
-        steering_curve=tuple((x, y) for x, y in steering),
-        wheels=tuple(_wheel(wheel) for wheel in wheels) or ordinary_physics(MODELS[0]).wheels,
+        mass_kg=control[MASS],
+        drag_coefficient=control[DRAG],
+        center_of_mass=tuple(control[CENTER_OF_MASS]),
+        torque_curve=tuple((x, y) for x, y in control[TORQUE_CURVE]),
+        max_rpm=control[MAX_RPM],
+        final_ratio=control[FINAL_RATIO],
+        forward_gears=tuple(gear[0] for gear in control[GEARS]),
+        steering_curve=tuple((x, y) for x, y in control[STEERING_CURVE]),
+        wheels=tuple(_wheel(wheel) for wheel in control[WHEELS]) or ordinary_physics(MODELS[0]).wheels,
     )
 
 
