@@ -169,7 +169,10 @@ def sky_colors(a: Appearance) -> tuple[NDArray[np.float64], NDArray[np.float64],
     if a.dust > 0:
         low = low + (np.array([196.0, 164.0, 118.0]) * level / 200 - low) * a.dust
     if a.fog_glow != 1.0:
-        low = low * (1.0 + float(np.clip(0.35 * (a.fog_glow - 1.0), -0.35, 0.7)) * fog)
+        low = low * (
+            1.0
+            + float(np.clip(0.35 * (a.fog_glow - 1.0), -0.35, 0.0) + 0.15 * np.clip(a.fog_glow - 1.0, 0.0, 2.0)) * fog
+        )
     return top, low, halo * (1.0 - 0.9 * cover)
 
 
