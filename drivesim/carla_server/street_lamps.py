@@ -40,7 +40,7 @@ class StreetLamps:
 
     def switched_off(self) -> NDArray[np.bool_]:
         """(n,) which stay dark although it may be night."""
-        return (self.forced == 0) | (not self.by_sun and self.forced < 0)
+        return np.asarray((self.forced == 0) | (~np.bool_(self.by_sun) & (self.forced < 0)))
 
     def follow_sun(self, active: bool) -> None:
         """Leave it to the sun from now on, or leave them as they were last set (dark where they were not)."""
