@@ -39,8 +39,8 @@ def target_table(table: dict[str, NDArray[np.float32]], rows: NDArray[np.int64])
     return torch.from_numpy(np.stack(values, 1)), torch.from_numpy(np.stack(weights, 1))
 
 
-def fit_probe(pairs: Tensor, targets: Tensor, weights: Tensor, seed: int, steps: int = 600) -> Probe:
-    """Train one probe for all targets by AdamW on a random split-free sample (held-out data judge it)."""
+def fit_probe(pairs: Tensor, targets: Tensor, weights: Tensor, seed: int, steps: int = 1500) -> Probe:
+    """Train one probe for all targets by AdamW, with noise on what it reads (held-out towns judge it)."""
     torch.manual_seed(seed)
     regressions = len(REGRESSIONS)
     mask = weights[:, :regressions]
@@ -52,12 +52,13 @@ def fit_probe(pairs: Tensor, targets: Tensor, weights: Tensor, seed: int, steps:
     net = nn.Sequential(
         nn.Dropout(0.2), nn.Linear(size, 96), nn.GELU(), nn.Dropout(0.2), nn.Linear(96, targets.shape[1])
     )
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1.0)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - step / steps)
         rows = torch.randint(0, len(pairs), (256,))
-        out = net(pairs[rows].flatten(1))
+        seen = pairs[rows].flatten(1)
+        out = net(seen + 0.5 * torch.randn_like(seen))
         wanted = (targets[rows] - mean) / scale
         error = (out - wanted)[:, :regressions].square() * weights[rows][:, :regressions]
         chance = nn.functional.binary_cross_entropy_with_logits(out[:, regressions:], targets[rows][:, regressions:])

@@ -30,13 +30,14 @@ from training.cache import CacheConfig, build_cache
 from training.clips import Clips, episode_batches
 from training.dynamics import Latents, encode_clips
 from training.heads import with_past
+from training.labels import READOUT_COLUMNS
 from training.objectives import effective_rank
 from training.pretrain import choose_views, cosine_schedule, read_batch
 from training.recording import RecordingConfig, ensure_logs
 from training.train import Recipe
 
 TEST_TOWNS = ("Town02", "Town10HD")
-MAX_ROWS = 6000
+MAX_ROWS, MAX_BRANCHES = 6000, 1000
 
 
 def test_caches(folder: Path, drives: int, workers: int) -> dict[str, Clips]:
@@ -51,10 +52,13 @@ def test_caches(folder: Path, drives: int, workers: int) -> dict[str, Clips]:
     return caches
 
 
-def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int) -> SlotEncoder:
-    """The ceiling: the same encoder taught the probes' own targets."""
+def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int, keep: Path | None = None) -> SlotEncoder:
+    """The ceiling: the same encoder taught the probes' own targets; read from `keep` where an earlier call left it."""
     torch.manual_seed(seed)
     encoder = SlotEncoder(recipe.model.encoder)
+    if keep is not None and keep.exists():
+        encoder.load_state_dict(torch.load(keep, weights_only=True))
+        return encoder.eval()
     size = encoder.config.slots * encoder.config.latent_dim
     targets_all, weights_all = target_table(clips.table, np.arange(len(clips.episode)))
     count = len(REGRESSIONS)
@@ -81,6 +85,8 @@ def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int) -> SlotEncod
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    if keep is not None:
+        torch.save(encoder.state_dict(), keep)
     return encoder.eval()
 
 
@@ -91,22 +97,36 @@ def stack(latents: Latents, rows: np.ndarray[Any, Any], second: bool = False) ->
     return torch.stack([source[index - 1], source[index]], dim=1)
 
 
+def branch_targets(clips: Clips, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Targets and weights of the futures of chosen branches, from their second step on: (m * 2 * (h - 1), t)."""
+    table = {name: clips.table_of_branches(name)[chosen][:, :, 1:].reshape(-1) for name in READOUT_COLUMNS}
+    table["speed"] = clips.branch_speed[chosen][:, :, 2:].reshape(-1)
+    table["curvature"] = table["curvature_ahead"]
+    return target_table(table, np.arange(len(table["speed"])))
+
+
 def judge(
     encoder: SlotEncoder, train: Clips, tests: dict[str, Clips], seed: int
 ) -> tuple[dict[str, Any], Probe, dict[str, Latents]]:
-    """Fit probes on the training cache, score them on every test cache."""
-    keep = np.sort(np.random.default_rng(seed).permutation(with_past(train))[:MAX_ROWS])
+    """Fit probes on the training cache (ticks in both looks, and branches), score them on every test cache."""
+    rng = np.random.default_rng(seed)
+    keep = np.sort(rng.permutation(with_past(train))[:MAX_ROWS])
+    chosen = np.sort(rng.permutation(train.branched())[:MAX_BRANCHES])
     needed = np.unique(np.concatenate([keep - 1, keep]))
     position = {int(row): k for k, row in enumerate(needed)}
     part = replace(
         train, views_a=train.views_a[needed], views_b=train.views_b[needed], cameras_b=train.cameras_b[needed],
-        branch_views=train.branch_views[:0],
+        branch_views=train.branch_views[chosen],
     )  # fmt: skip
     own = encode_clips(part, encoder)
     local = np.array([position[int(row)] for row in keep])
-    both = torch.cat([stack(own, local), stack(own, local, True)])
+    futures = torch.stack([own.branch[:, :, :-1], own.branch[:, :, 1:]], dim=3).flatten(0, 2)
     targets, weights = target_table(train.table, keep)
-    probe = fit_probe(both, targets.repeat(2, 1), weights.repeat(2, 1), seed)
+    more, more_weights = branch_targets(train, chosen)
+    probe = fit_probe(
+        torch.cat([stack(own, local), stack(own, local, True), futures]),
+        torch.cat([targets, targets, more]), torch.cat([weights, weights, more_weights]), seed,
+    )  # fmt: skip
     result: dict[str, Any] = {"effective_rank": effective_rank(own.a.flatten(1)[:2000])}
     encoded = {}
     for name, test in tests.items():
@@ -145,25 +165,28 @@ def imagination(predictor: LatentPredictor, probe: Probe, clips: Clips, latents:
 
 
 @torch.no_grad()
-def counterfactual(predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
+def counterfactual(predictor: LatentPredictor | None, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
     """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?
 
-    `seen_*` is the same reading of the latents that the two futures were really encoded to: what the probe can see.
+    `seen_*` is the same reading of the latents that the two futures were really encoded to: what the probe can see
+    (and all there is without a predictor).
     """
     gaps = clips.table_of_branches("lead_gap")
     rows = torch.from_numpy(clips.branch_start)
     column = list(REGRESSIONS).index("lead_gap")
     out: dict[str, float] = {}
     speeds = torch.from_numpy(clips.branch_speed[:, 0, 0])
-    reads: dict[str, list[list[NDArray[np.float64]]]] = {"": [], "seen_": []}
+    reads: dict[str, list[list[NDArray[np.float64]]]] = {}
     now = latents.a[rows][:, None]
     for side in range(2):
         actions = torch.from_numpy(clips.branch_action[:, side])
-        imagined, _ = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)
-        for kind, future in (("", imagined), ("seen_", latents.branch[:, side])):
+        futures = {"seen_": latents.branch[:, side]}
+        if predictor is not None:
+            futures[""] = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)[0]
+        for kind, future in futures.items():
             full = torch.cat([now, future], dim=1)
             read = [probe(full[:, h : h + 2])[:, column].double().numpy() for h in range(future.shape[1])]
-            reads[kind].append(read)
+            reads.setdefault(kind, []).append(read)
     for h in (1, 3):
         true = gaps[:, 0, h] - gaps[:, 1, h]
         kept = (gaps[:, 0, h] < 40.0) & (gaps[:, 1, h] < 40.0) & (np.abs(true) > 0.3)
@@ -204,7 +227,10 @@ def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int
     result["untrained"] = judge(fresh.eval(), train, tests, 0)[0]
     write_json(out / "representation.json", result)
     if supervised_steps:
-        result["supervised"] = judge(supervised(train, recipe, supervised_steps, 0), train, tests, 0)[0]
+        control = supervised(train, recipe, supervised_steps, 0, out / f"supervised-{supervised_steps}.pt")
+        judged, probe, encoded = judge(control, train, tests, 0)
+        judged["counterfactual"] = counterfactual(None, probe, tests["seen_weather"], encoded["seen_weather"])
+        result["supervised"] = judged
         result["supervised"]["steps"] = supervised_steps
         write_json(out / "representation.json", result)
     return result
