@@ -34,7 +34,8 @@ CARLA_TOWNS = tuple(
 )
 KNOWN_TOWNS = (*CARLA_TOWNS, BUILTIN_TOWN)
 Progress = Callable[[str], None]
-_loaded: dict[tuple[str, Path], RoadNetwork] = {}  # networks never change, so a process reads each once
+_loaded: dict[tuple[str, Path], RoadNetwork] = {}  # networks never change, so a process reads each once,
+MOST_LOADED_POINTS = 3_000_000  # until they are too many: all small towns together, or one large one
 
 
 class UnknownTown(ValueError):  # noqa: N818
@@ -141,8 +142,16 @@ def road_network(name: str, progress: Progress | None = None) -> RoadNetwork:
     town = canonical_name(name)
     key = (town, cache_folder())
     if key not in _loaded:
-        _loaded[key] = road_network_from_text(town, opendrive_text(town, progress), progress)
+        network = road_network_from_text(town, opendrive_text(town, progress), progress)
+        while _loaded and _points(*_loaded.values(), network) > MOST_LOADED_POINTS:
+            _loaded.pop(next(iter(_loaded)), None)
+        _loaded[key] = network
+        return network
     return _loaded[key]
+
+
+def _points(*networks: RoadNetwork) -> int:
+    return sum(len(network.point_yaw_rad) for network in networks)
 
 
 def road_network_from_text(name: str, opendrive_xml: str, progress: Progress | None = None) -> RoadNetwork:
