@@ -1,7 +1,7 @@
 """Sheets of small pictures: a town in several weathers, every town, every preset, every weather parameter.
 
 python tools/contact_sheet.py street Town10HD --seed 5 --out docs/look.jpg
-python tools/contact_sheet.py towns --out docs/towns.jpg
+python tools/contact_sheet.py towns --seed 9 --out docs/towns.jpg     ('all towns': also the large maps, slowly)
 python tools/contact_sheet.py presets Town10HD --out docs/presets.jpg
 python tools/contact_sheet.py parameters Town10HD --out docs/weather.jpg
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from drivesim.town.render import Appearance
 from drivesim.town.towns import list_towns
 from drivesim.town.weather import PARAMETERS, PRESETS, preset
 from drivesim.worlds.routes import lane_map
-from drivesim.worlds.town_world import TownWorld
+from drivesim.worlds.town_world import TownWorld, rig_views
 
 Picture = NDArray[np.uint8]
 WEATHERS = ("ClearNoon", "WetCloudySunset", "HardRainNoon", "ClearNight")
 COLUMNS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT")
+LARGE = ("Town11", "Town12", "Town13")
 TOWN_WEATHERS = ("ClearNoon", "CloudyNoon", "WetCloudySunset", "HardRainNoon", "ClearNight")
 BASE = np.array([20.0, 0, 0, 10, 60, 30, 3, 0.75, 0.1, 0, 1, 0.03, 0.0331, 0])
 FOG, RAIN = {"fog_density": 60.0}, {"precipitation": 50.0}
@@ -66,6 +68,15 @@ def busy_world(town: str, seed: int) -> TownWorld:
     return world
 
 
+def blocked(world: TownWorld) -> bool:
+    """Whether one actor fills more than a tenth of the front camera."""
+    rig = default_rig()
+    views = rig_views(rig, world.world_from_ego)
+    drawn = world.renderer.render(world.town.state, views, Appearance(), hide_row=world.ego_row)
+    front = drawn.instance[[c.name for c in rig.cameras].index("CAM_FRONT")]
+    return bool(np.bincount(front.ravel())[1:].max(initial=0) > 0.1 * front.size)
+
+
 def shots(world: TownWorld, weather: NDArray[np.float64], seed: int, cameras: tuple[str, ...]) -> list[Picture]:
     """(h, w, 3) of the named cameras."""
     rig = default_rig()
@@ -98,11 +109,14 @@ def street(town: str, seed: int) -> Picture:
     return grid([p for w in WEATHERS for p in shots(world, preset(w), seed, COLUMNS)], len(COLUMNS))
 
 
-def towns(_: str, seed: int) -> Picture:
+def towns(_: str, seed: int, *, large: bool = False) -> Picture:
     """The front camera of every installed town in five weathers."""
     out: list[Picture] = []
-    for town in [info.name for info in list_towns() if info.installed]:
-        world = busy_world(town, seed)
+    for town in [info.name for info in list_towns() if info.installed and (large or info.name not in LARGE)]:
+        for attempt in range(4):
+            world = busy_world(town, seed + attempt)
+            if not blocked(world):
+                break
         for name in TOWN_WEATHERS:
             (picture,) = shots(world, preset(name), seed, ("CAM_FRONT",))
             out.append(labelled(picture, f"{town} {name}"))
@@ -132,7 +146,8 @@ def parameters(town: str, seed: int) -> Picture:
 
 
 SHEETS: dict[str, Callable[[str, int], Picture]] = {
-    "street": street, "towns": towns, "presets": presets, "parameters": parameters,
+    "street": street, "towns": towns, "all towns": partial(towns, large=True), "presets": presets,
+    "parameters": parameters,
 }  # fmt: skip
 
 
