@@ -19,8 +19,9 @@ from drivesim.scoring.leaderboard import InfractionCounts
 Array = NDArray[np.float64]
 
 COLLISIONS = ("collision_walker", "collision_vehicle", "collision_static")
-REPORTED = ("stop_sign", "scenario_timeout", "yield_emergency")  # judged by the world, taken from the events
-KINDS = (*COLLISIONS, "red_light", *REPORTED)
+# Judged by the world, taken from the events. A red light is among them where a world has no stop lines to watch.
+REPORTED = ("red_light", "stop_sign", "scenario_timeout", "yield_emergency")
+KINDS = (*COLLISIONS, *REPORTED)
 
 
 @dataclass(frozen=True)
