@@ -7,7 +7,7 @@ load torch. A newcomer is one file with a class and one line here; from outside,
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,9 @@ from drivesim.config import ConfigError, nearest
 from drivesim.interfaces import Controller, Encoder, Planner, World
 
 if TYPE_CHECKING:
+    from drivesim.planning.batch_planners import BatchPlanner
     from drivesim.scoring.outcome import EpisodeMetric
+    from drivesim.worlds.imagined_batch import ImaginationCore, Kinematics, LatentStart
 
 PlannerFactory = Callable[[Path | None], Planner]
 
@@ -51,6 +53,33 @@ def _behaviour_cloning(checkpoint: Path | None) -> Planner:
     return PolicyPlanner(load_world_model(checkpoint))
 
 
+def _readout_rule(checkpoint: Path | None) -> Planner:
+    from drivesim.planning.readout_rule import ReadoutRulePlanner
+
+    return ReadoutRulePlanner(load_world_model(checkpoint))
+
+
+def _batch_policy(name: str, head: str) -> Callable[[Any], BatchPlanner]:
+    def factory(model: Any) -> BatchPlanner:
+        from drivesim.planning.batch_planners import BatchPolicy
+
+        return BatchPolicy(model, name, head)
+
+    return factory
+
+
+def _batch_constant_velocity(_model: Any) -> BatchPlanner:
+    from drivesim.planning.batch_planners import BatchConstantVelocity
+
+    return BatchConstantVelocity()
+
+
+def _batch_readout_rule(_model: Any) -> BatchPlanner:
+    from drivesim.planning.batch_planners import BatchReadoutRule
+
+    return BatchReadoutRule()
+
+
 def _constant_velocity(_checkpoint: Path | None) -> Planner:
     from drivesim.planning.constant_velocity import ConstantVelocityPlanner
 
@@ -80,16 +109,31 @@ def _carla_world(**options: Any) -> World:
     return CarlaWorld(**options)
 
 
+def _latent_world(*, starts: Iterable[LatentStart], checkpoint: Path | None = None) -> World:
+    from drivesim.worlds.latent_world import LatentWorld
+
+    return LatentWorld(*make_imagination(checkpoint), starts)
+
+
 PLANNERS: dict[str, PlannerFactory] = {
     "latent": _latent,
     "latent-policy": _latent_policy,
     "behaviour-cloning": _behaviour_cloning,
+    "readout-rule": _readout_rule,
     "constant-velocity": _constant_velocity,
     "expert": _expert,
 }
-NEEDS_CHECKPOINT = frozenset(("latent", "latent-policy", "behaviour-cloning"))
+NEEDS_CHECKPOINT = frozenset(("latent", "latent-policy", "behaviour-cloning")) | {"readout-rule"}
+NEEDS_TOWN: frozenset[str] = frozenset()  # they try futures out: only in the embedded town, in their own process
 ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}
-WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world}
+WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world, "latent": _latent_world}
+# The same planners for many imagined drives at once; they take a world model with batched questions.
+BATCH_PLANNERS: dict[str, Callable[[Any], BatchPlanner]] = {
+    "latent-policy": _batch_policy("latent-policy", "policy"),
+    "behaviour-cloning": _batch_policy("behaviour-cloning", "clone"),
+    "constant-velocity": _batch_constant_velocity,
+    "readout-rule": _batch_readout_rule,
+}
 
 
 def make_planner(name: str, checkpoint: Path | None = None) -> Planner:
@@ -114,6 +158,18 @@ def make_world(name: str, **options: Any) -> World:
     """
     made: World = _entry(WORLDS, "world", name)(**options)
     return made
+
+
+def make_imagination(checkpoint: Path | None = None) -> tuple[ImaginationCore, Kinematics]:
+    """What a latent world runs on: the model with batched questions, and what its heads are told of motion.
+
+    Raises:
+        drivesim.models.CheckpointError: the checkpoint cannot be used.
+    """
+    from drivesim.models.imagination import Imagination
+    from drivesim.planning.batch_following import BatchKinematics
+
+    return Imagination(load_world_model(checkpoint)), BatchKinematics()
 
 
 def make_controller() -> Controller:

@@ -217,11 +217,25 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of the learned planners; the shipped ones by default.")
     ] = None,
+    world: Annotated[
+        str, typer.Option(help="carla: a server and its client. latent: imagination, from the starts in --logs.")
+    ] = "carla",
+    logs: Annotated[Path | None, typer.Option(help="With --world latent: a folder of logged drives, or one.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.5, help="With --world latent: length of an imagined drive.")] = 6.0,
 ) -> None:
     """Drive planners through a suite, closed loop, score them and write the report.
 
     Example: `drivesim evaluate --suite demo --planner latent --planner expert --seeds 3 --workers 2 --out runs/x`
+
+    In imagination, from logged starts: `drivesim evaluate --world latent --logs logs/town02 --out runs/y`
     """
+    if world not in ("carla", "latent"):
+        raise WrongInput(f"unknown world {world!r}: known: carla, latent")
+    if (world == "latent") != (logs is not None):
+        raise WrongInput("--world latent and --logs go together: imagination starts where logged drives were")
+    if logs is not None:
+        evaluate_in_imagination(out, logs, planner or ["latent"], seeds, checkpoint, seconds)
+        return
     from rich.console import Console
 
     from drivesim.build import NEEDS_CHECKPOINT
@@ -255,6 +269,37 @@ def evaluate(
     if crashed or card.missing:
         say_line(f"{len(crashed)} episode(s) crashed, {len(card.missing)} missing; see the report and {out / 'logs'}")
         raise typer.Exit(CRASHED)
+
+
+def evaluate_in_imagination(
+    out: Path, logs: Path, planners: list[str], seeds: int, checkpoint: Path | None, seconds: float
+) -> None:
+    """The part of `evaluate` that drives in the latent world."""
+    from rich.console import Console
+
+    from drivesim.reports.console import scorecard_table
+    from drivesim.reports.run_report import SCORECARD_FILE
+    from drivesim.suite import Progress
+    from drivesim.suite.imagined import ImaginedConfig, evaluate_imagined
+
+    names = list(dict.fromkeys(planners))
+    require_planners(names, checkpoint)
+    console, abstained = Console(), dict.fromkeys(names, 0)
+
+    def tell(done: Progress) -> None:
+        abstained[done.planner] += done.end == "abstains"
+
+    config = ImaginedConfig(seconds=seconds)
+    card = evaluate_imagined(
+        logs, names, range(seeds), out=out, checkpoint=checkpoint, config=config, on_progress=tell,
+        tell=lambda line: console.print(line, highlight=False),
+    )  # fmt: skip
+    console.print(scorecard_table(card))
+    each = len(card.outcomes) // max(len(names), 1)
+    for name, count in abstained.items():
+        if count:
+            console.print(f"{name}: {count} of {each} imagined drives are not to be trusted, and not in the means")
+    console.print(f"scorecard: {out / SCORECARD_FILE}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -104,8 +104,8 @@ def run_episode(
     Args:
         on_tick: called with every frame and the control that follows it.
     """
-    route = plan_route(scenario)
     frame = world.reset(scenario, seed)
+    route: RoutePlan = getattr(world, "route", None) or plan_route(scenario)  # a logged start has its own goal
     recorder = EpisodeRecorder(scenario, driver.planner.name, seed, route)
     error = ""
     try:
@@ -122,13 +122,16 @@ def run_episode(
         recorder.add(frame, control, driver.plan, driver.plan_ego)
         if on_tick is not None:
             on_tick(frame, control)
-        end = EndReason.CRASHED if error else recorder.end_reason()
+        end = EndReason.CRASHED if error else getattr(world, "end", None) or recorder.end_reason()
         if end is not None:
             break
         frame = world.step(control)
     late = getattr(world, "late_contacts", None)
     if late is not None:
         recorder.add_contacts(late())
+    reported = getattr(world, "reported_events", None)
+    if reported is not None:
+        recorder.add_events(reported())
     return recorder.episode(end, error, driver.latencies_ms)
 
 
@@ -196,6 +199,10 @@ class EpisodeRecorder:
             x, y = self._ego[tick][:2]
             name = {"walker": "collision_walker", "vehicle": "collision_vehicle"}.get(kind, "collision_static")
             self._events.append(Event(name, time_us, x, y, other, impulse))
+
+    def add_events(self, events: list[Event]) -> None:
+        """Take what the world itself judges."""
+        self._events.extend(events)
 
     def episode(self, end: EndReason, error: str, latencies_ms: dict[str, list[float]]) -> Episode:
         """All of it, validated."""
