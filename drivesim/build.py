@@ -41,6 +41,24 @@ def _latent(checkpoint: Path | None) -> Planner:
     return LatentPlanner(load_world_model(checkpoint))
 
 
+def _searching(search: str, **sizes: Any) -> PlannerFactory:
+    """The latent planner with another search and its sizes."""
+
+    def factory(checkpoint: Path | None) -> Planner:
+        from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
+
+        config = LatentPlannerConfig(search=search, **sizes)
+        return LatentPlanner(load_world_model(checkpoint), config, f"latent-{search}")
+
+    return factory
+
+
+def _latent_oracle(_checkpoint: Path | None) -> Planner:
+    from drivesim.planning.oracle import OraclePlanner
+
+    return OraclePlanner(make_controller())
+
+
 def _latent_policy(checkpoint: Path | None) -> Planner:
     from drivesim.planning.behavior_cloning import PolicyPlanner
 
@@ -117,7 +135,12 @@ def _latent_world(*, starts: Iterable[LatentStart], checkpoint: Path | None = No
 
 PLANNERS: dict[str, PlannerFactory] = {
     "latent": _latent,
+    "latent-proposals": _searching("proposals"),
+    "latent-cem": _searching("cem", samples=20, rounds=3, elites=6),
+    "latent-mppi": _searching("mppi", samples=20, rounds=3),
+    "latent-gradient": _searching("gradient"),
     "latent-policy": _latent_policy,
+    "latent-oracle": _latent_oracle,
     "behaviour-cloning": _behaviour_cloning,
     "readout-rule": _readout_rule,
     "constant-velocity": _constant_velocity,

@@ -246,7 +246,7 @@ def evaluate(
     names = list(dict.fromkeys(planner or ["latent"]))
     chosen = ready_suite(suite, scenario)
     address = None if carla is None else split_address(carla)
-    require_planners(names, checkpoint)
+    require_planners(names, checkpoint, address)
     weights = {} if checkpoint is None else {name: checkpoint for name in names if name in NEEDS_CHECKPOINT}
     console = Console()
     with EvaluationProgress(names, len(chosen.scenarios) * seeds, console) as progress:

@@ -99,7 +99,8 @@ def run_episode(
     """Drive one scenario to its end.
 
     A driver that raises ends the episode as CRASHED, with its traceback in `error`; an error of the world
-    is raised, because then there is no episode to score.
+    is raised, because then there is no episode to score. So is that of a planner which cannot drive in this
+    world at all.
 
     Args:
         on_tick: called with every frame and the control that follows it.

@@ -73,12 +73,17 @@ def ready_suite(name: str, scenarios: list[str] | None) -> Suite:
     return replace(suite, scenarios=left)
 
 
-def require_planners(names: list[str], checkpoint: Path | None) -> None:
-    """Names and the checkpoint of learned planners, with the rig that will drive."""
-    from drivesim.build import NEEDS_CHECKPOINT, require_planner
+def require_planners(names: list[str], checkpoint: Path | None, carla: tuple[str, int] | None = None) -> None:
+    """Names and the checkpoint of learned planners, with the rig that will drive; `carla` is a server not our own."""
+    from drivesim.build import NEEDS_CHECKPOINT, NEEDS_TOWN, require_planner
 
     for name in names:
         require_planner(name)
+        if carla is not None and name in NEEDS_TOWN:
+            raise WrongInput(
+                f"planner {name!r} tries futures out in the embedded town and cannot through a CARLA server: "
+                "leave --carla out"
+            )
     if checkpoint is not None and NEEDS_CHECKPOINT & set(names):
         from drivesim.datatypes import default_rig
         from drivesim.models.world_model import WorldModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,12 @@ class Cast:
             left_m = light.stop_s_m - around.ego_s_m - 0.5 * around.ego.length_m
             if self._noticed_s[index] < 0.0 and left_m <= light.trigger_distance_m:
                 self._noticed_s[index] = around.time_s
+
+    def branch(self) -> Cast:
+        """An independent copy: advancing one does not move the other."""
+        other = copy.copy(self)  # states are replaced at every tick, never changed in place; these two are
+        other._placements, other._noticed_s = list(self._placements), list(self._noticed_s)
+        return other
 
     def placement(self, index: int) -> Placement:
         """Where actor `index` is now."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +19,7 @@ from drivesim.datatypes import (
     CameraRig,
     Contact,
     Control,
+    EgoState,
     Frame,
     LightStates,
     Scenario,
@@ -24,7 +27,15 @@ from drivesim.datatypes import (
 from drivesim.geometry import Pose
 from drivesim.town.roads import RoadNetwork
 from drivesim.town.scenery import scenery
-from drivesim.town.state import KIND_FREE, KIND_PROP, KIND_VEHICLE, KIND_WALKER, POLICY_EXTERNAL, POLICY_KINEMATIC
+from drivesim.town.state import (
+    KIND_FREE,
+    KIND_PROP,
+    KIND_VEHICLE,
+    KIND_WALKER,
+    POLICY_EXTERNAL,
+    POLICY_KINEMATIC,
+    TownState,
+)
 from drivesim.town.town import Town
 from drivesim.worlds.carla_frames import camera_body, mirrored, mirrored_yaw, pose_from_carla, pose_to_carla
 from drivesim.worlds.cast import Cast, in_the_way
@@ -40,6 +51,19 @@ SCENERY_SEED = 0
 KIND_OF = {KIND_VEHICLE: ACTOR_VEHICLE, KIND_WALKER: ACTOR_WALKER, KIND_PROP: ACTOR_PROP}
 _KINDS = np.array([KIND_OF.get(kind, ACTOR_PROP) for kind in range(4)], np.uint8)
 _CONTACT_NAMES = {KIND_VEHICLE: "vehicle", KIND_WALKER: "walker"}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """All that time changes in a TownWorld: what `TownWorld.go_back` needs to be there again."""
+
+    state: TownState
+    motion: EgoMotion
+    cast: Cast
+    rows: tuple[int, ...]
+    tick: int
+    near_s_m: float
+    frame: Frame
 
 
 class TownWorld:
@@ -91,6 +115,32 @@ class TownWorld:
 
     def step(self, control: Control) -> Frame:
         """Advance by the scenario's dt under `control`."""
+        self._advance(control)
+        self._frame = self._observe()
+        return self._frame
+
+    def moment(self) -> Moment:
+        """This tick, to come back to. With `go_back` and `branch_step` a drive can be tried out exactly."""
+        rows = tuple(self._rows)
+        return Moment(self.town.copy_state(), copy.copy(self._motion), self._cast.branch(), rows, self._tick,
+                      self._near_s_m, self._frame)  # fmt: skip
+
+    def go_back(self, moment: Moment) -> Frame:
+        """Be at a moment of this episode again, as if nothing had happened since."""
+        self.town.restore(moment.state)
+        self._motion, self._cast, self._rows = copy.copy(moment.motion), moment.cast.branch(), list(moment.rows)
+        self._tick, self._near_s_m, self._frame = moment.tick, moment.near_s_m, moment.frame
+        return self._frame
+
+    def branch_step(self, control: Control) -> Frame:
+        """`step` for trying out: the same tick, without pictures and with the route as it was last seen."""
+        self._advance(control)
+        time_us = round(self._tick * self._dt_s * 1e6)
+        self._frame = Frame(time_us, None, self._ego_state(time_us), actor_states(self.town, self.ego_row),
+                            light_states(self.town), self._frame.route, contacts=self._contacts(time_us))  # fmt: skip
+        return self._frame
+
+    def _advance(self, control: Control) -> None:
         if self._scenario is None:
             raise RuntimeError("reset the world before stepping it")
         control.validate()
@@ -103,8 +153,6 @@ class TownWorld:
         self.town.set_control(self.ego_row, control.throttle, -control.steer, control.brake)
         self.town.step(dt_s)
         self._tick += 1
-        self._frame = self._observe()
-        return self._frame
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -202,11 +250,8 @@ class TownWorld:
         return 0.05 if self._scenario is None else self._scenario.dt_s
 
     def _observe(self) -> Frame:
-        time_us = round(self._tick * self._dt_s * 1e6)
-        s, row = self.town.state, self.ego_row
-        center = pose_from_carla(s.xyz[row], s.rotation[row])
-        vx, vy = mirrored(s.velocity[row, :2])
-        ego = self._motion.state(time_us, center, _axle_velocity(center, float(vx), float(vy)))
+        time_us, row = round(self._tick * self._dt_s * 1e6), self.ego_row
+        ego = self._ego_state(time_us)
         self._near_s_m, _ = self.route.project(ego.x_m, ego.y_m, self._near_s_m)
         frame = Frame(time_us, None, ego, actor_states(self.town, row), light_states(self.town),
                       self.route.ahead(ego, self._near_s_m), contacts=self._contacts(time_us))  # fmt: skip
@@ -216,6 +261,12 @@ class TownWorld:
             frame = Frame(time_us, self.render(self.rig), ego, frame.actors, frame.lights, frame.route,
                           contacts=frame.contacts)  # fmt: skip
         return frame
+
+    def _ego_state(self, time_us: int) -> EgoState:
+        s, row = self.town.state, self.ego_row
+        center = pose_from_carla(s.xyz[row], s.rotation[row])
+        vx, vy = mirrored(s.velocity[row, :2])
+        return self._motion.state(time_us, center, _axle_velocity(center, float(vx), float(vy)))
 
     def _contacts(self, time_us: int) -> tuple[Contact, ...]:
         found: list[Contact] = []

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from drivesim.build import NEEDS_CHECKPOINT, PLANNERS, WORLDS, make_controller, make_planner, make_world, metrics
+from drivesim.build import (
+    NEEDS_CHECKPOINT,
+    NEEDS_TOWN,
+    PLANNERS,
+    WORLDS,
+    make_controller,
+    make_planner,
+    make_world,
+    metrics,
+)
 from drivesim.config import ConfigError
 from drivesim.datatypes import ActorStates, EgoState, Frame, LightStates, RouteAhead, Scenario, Waypoint, default_rig
 
@@ -37,8 +47,12 @@ def test_planners_plan(name: str, speed_mps: float) -> None:
     planner.reset(SCENARIO, default_rig(), 0)
     controller = make_controller()
     controller.reset()
+    world = make_world("town")
     for tick in range(3):
         frame = a_frame(speed_mps, tick * 250_000)
+        if name in NEEDS_TOWN:  # it tries its futures out in a town, which must be there
+            planner.enter(world)  # type: ignore[attr-defined]
+            frame = world.reset(replace(SCENARIO, initial_speed_mps=speed_mps), tick)
         truth = frame if planner.privileged else None
         plan = planner.plan(frame.observation, truth, np.random.default_rng(tick))
         plan.trajectory.validate()
