@@ -146,8 +146,10 @@ PLANNERS: dict[str, PlannerFactory] = {
     "constant-velocity": _constant_velocity,
     "expert": _expert,
 }
-NEEDS_CHECKPOINT = frozenset(("latent", "latent-policy", "behaviour-cloning")) | {"readout-rule"}
-NEEDS_TOWN: frozenset[str] = frozenset()  # they try futures out: only in the embedded town, in their own process
+NEEDS_CHECKPOINT = frozenset(
+    ("latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy", "behaviour-cloning")
+) | {"readout-rule"}
+NEEDS_TOWN = frozenset(("latent-oracle",))  # they try futures out: only in the embedded town, in their own process
 ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}
 WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world, "latent": _latent_world}
 # The same planners for many imagined drives at once; they take a world model with batched questions.

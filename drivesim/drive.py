@@ -105,6 +105,9 @@ def run_episode(
     Args:
         on_tick: called with every frame and the control that follows it.
     """
+    enter = getattr(driver.planner, "enter", None)
+    if enter is not None:  # a planner that tries its futures out in the world itself
+        enter(world)
     frame = world.reset(scenario, seed)
     route: RoutePlan = getattr(world, "route", None) or plan_route(scenario)  # a logged start has its own goal
     recorder = EpisodeRecorder(scenario, driver.planner.name, seed, route)
