@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from drivesim.town.rectangles import Rectangles
 from drivesim.town.roads import LANE_DRIVING, LANE_SIDEWALK, RoadNetwork
 
 Floats = NDArray[np.float64]
@@ -96,53 +97,10 @@ def scenery(network: RoadNetwork, seed: int = 0) -> Scenery:
     lamps = _lamps(network, driving)
     signs = _signs(network, driving)
     buildings = _buildings(network, paved, style, rng)
-    grid = _Rectangles(buildings)
+    grid = Rectangles(buildings)
     props = _props(network, driving, grid, rng)
     trees = _trees(network, driving, paved, grid, style, rng)
     return Scenery(buildings, trees, lamps, masts, heads, signs, props)
-
-
-class _Rectangles:
-    """Oriented rectangles in a hash grid: overlap and containment."""
-
-    CELL_M = 24.0
-
-    def __init__(self, rows: Floats | None = None) -> None:
-        self.cells: dict[tuple[int, int], list[tuple[float, ...]]] = {}
-        for row in rows if rows is not None else ():
-            self.add((row[0], row[1], row[3], row[4], row[5]))
-
-    def _keys(self, x: float, y: float, reach: float) -> list[tuple[int, int]]:
-        c = self.CELL_M
-        return [(i, j) for i in range(int((x - reach) // c), int((x + reach) // c) + 1)
-                for j in range(int((y - reach) // c), int((y + reach) // c) + 1)]  # fmt: skip
-
-    def add(self, box: tuple[float, ...]) -> None:
-        for key in self._keys(box[0], box[1], float(np.hypot(box[3], box[4]))):
-            self.cells.setdefault(key, []).append(box)
-
-    def overlaps(self, box: tuple[float, ...], gap: float) -> bool:
-        """Separating axes against every rectangle near."""
-        seen: set[tuple[float, ...]] = set()
-        for key in self._keys(box[0], box[1], float(np.hypot(box[3], box[4])) + gap):
-            for other in self.cells.get(key, ()):
-                if other not in seen:
-                    seen.add(other)
-                    if not _separated(box, other, gap):
-                        return True
-        return False
-
-
-def _separated(a: tuple[float, ...], b: tuple[float, ...], gap: float) -> bool:
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    for yaw in (a[2], a[2] + np.pi / 2, b[2], b[2] + np.pi / 2):
-        ux, uy = np.cos(yaw), np.sin(yaw)
-        reach = gap
-        for box in (a, b):
-            reach += box[3] * abs(np.cos(box[2] - yaw)) + box[4] * abs(np.sin(box[2] - yaw))
-        if abs(dx * ux + dy * uy) > reach:
-            return True
-    return False
 
 
 def _along(
@@ -180,7 +138,7 @@ def _lamps(network: RoadNetwork, driving: Clearance) -> Floats:
     """Every 30 m beside the outermost driving lanes, just off the road, the arm over it."""
     lanes = np.nonzero((network.lane_kind == LANE_DRIVING) & (network.lane_junction < 0) & (network.lane_right < 0))[0]
     xyz, yaw, half = _along(network, lanes, 30.0, 12.0)
-    out, taken = [], _Rectangles()
+    out, taken = [], Rectangles()
     for extra in (0.9, 1.6, 2.6, 3.8):
         foot = xyz[:, :2] + _right(yaw) * (half + extra)[:, None]
         clear = driving.at(foot) if len(foot) else np.zeros(0)
@@ -312,7 +270,7 @@ def _buildings(network: RoadNetwork, paved: Clearance, style: int, rng: np.rando
     xyz, yaw, half = _along(network, lanes, {CITY: 9.0, SUBURB: 10.0, COUNTRY: 34.0}[style], 4.0)
     order = rng.permutation(len(xyz))[:9000]
     xyz, yaw, half = xyz[order], yaw[order], half[order]
-    taken, rows = _Rectangles(), []
+    taken, rows = Rectangles(), []
     for depth_row in range(2):
         for shrink in (1.0, 0.62):
             n = len(xyz)
@@ -356,7 +314,7 @@ def _house(box: tuple[float, ...], z: float, style: int, depth_row: int, rng: np
     return [x, y, z - 0.3, yaw, half_length, half_width, 3.2 * floors + (2.6 if roof == 1 else 0.9), roof, tile]
 
 
-def _props(network: RoadNetwork, driving: Clearance, houses: _Rectangles, rng: np.random.Generator) -> Floats:
+def _props(network: RoadNetwork, driving: Clearance, houses: Rectangles, rng: np.random.Generator) -> Floats:
     """Benches, bins, hydrants and cabinets on the outer side of sidewalks."""
     walks = np.nonzero((network.lane_kind == LANE_SIDEWALK) & (network.lane_junction < 0))[0]
     xyz, yaw, half = _along(network, walks, 23.0, 9.0)
@@ -375,13 +333,13 @@ def _props(network: RoadNetwork, driving: Clearance, houses: _Rectangles, rng: n
     return np.asarray(rows, np.float64).reshape(-1, 5)
 
 
-def _trees(network: RoadNetwork, driving: Clearance, paved: Clearance, houses: _Rectangles, style: int,
+def _trees(network: RoadNetwork, driving: Clearance, paved: Clearance, houses: Rectangles, style: int,
            rng: np.random.Generator) -> Floats:  # fmt: skip
     """Street trees just off the pavement, and groups on open land."""
     lanes = _edge_lanes(network)
     xyz, yaw, half = _along(network, lanes, {CITY: 11.0, SUBURB: 9.0, COUNTRY: 12.0}[style], 3.0)
     rows: list[list[float]] = []
-    taken = _Rectangles()
+    taken = Rectangles()
     spots: list[Floats] = []
     for side in (1.0, -1.0):
         out = half + (0.9 if style != COUNTRY else 4.0) + rng.uniform(0, 1.5, len(xyz))
