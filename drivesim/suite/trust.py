@@ -9,7 +9,8 @@ Everything is calibrated on the logs that the imagined drives start from, before
 - disagreement: of the predictor's members, over the 99th percentile of what they show along logged
   actions; 1 is that percentile with a margin.
 - out of distribution: Mahalanobis distance of a latent in the logs' principal axes, with what lies off
-  them, over the 99th percentile that latents of a log have under a reference fitted to the other logs.
+  them, over the 99th percentile (with a margin) of logs, or quarters of few logs, that the reference was not
+  fitted to.
 
 A drive over any limit has no valid score: the reason is said instead.
 """
@@ -29,10 +30,11 @@ from drivesim.worlds.logged_drive import EncodedDrive
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
+FEW_LOGS, PIECES = 8, 4  # fewer logs are cut into pieces: whole ones would say that everything else is far away
 AXES = 48  # principal axes at most, and no more than a quarter of the latents
 FOLDS = 5
 SHRINKAGE = 0.05  # of each axis' variance towards the mean one
-RMS_RANGE = (0.4, 2.5)  # standardised latents of what the encoder was trained on have about 1
+RMS_RANGE = (0.4, 2.0)  # standardised latents of what the encoder was trained on have about 1
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,10 @@ class LatentReference:
 
     def _held_out(self, flat: Array, groups: NDArray[np.int64]) -> Array:
         """Distances of the latents of each fold of logs from a reference fitted to the others."""
-        names = np.unique(groups)
-        if len(names) > 1:
-            fold = np.searchsorted(names, groups) % FOLDS
-        else:  # a single log: its first half and its second
-            fold = (np.arange(len(flat)) * 2) // len(flat)
+        names, first, count = np.unique(groups, return_index=True, return_counts=True)
+        log = np.searchsorted(names, groups)
+        piece = (np.arange(len(flat)) - first[log]) * PIECES // count[log]
+        fold = log % FOLDS if len(names) >= FEW_LOGS else piece
         found = []
         for number in np.unique(fold):
             inside = fold == number
@@ -136,7 +137,9 @@ class DriftTable:
 
     def drift_at(self, log: str, tick: int, steps: int) -> float:
         """At one start, drawn half way towards that of all starts: one future says little."""
-        error, guess = np.nanmean(self.error[:, :steps], axis=0).sum(), np.nanmean(self.guess[:, :steps], axis=0).sum()
+        known = np.maximum(np.isfinite(self.error[:, :steps]).sum(0), 1)
+        error = float((np.nansum(self.error[:, :steps], axis=0) / known).sum())
+        guess = float((np.nansum(self.guess[:, :steps], axis=0) / known).sum())
         row = self.starts.get((log, tick))
         if row is not None and np.isfinite(self.error[row, :steps]).all():
             error, guess = error + self.error[row, :steps].sum(), guess + self.guess[row, :steps].sum()
@@ -179,6 +182,16 @@ def _better(stays: Array, average: Array, known: NDArray[np.bool_]) -> Array:
     return np.where(sums[0] <= sums[1], stays, average)
 
 
+def _percentile_by_step(values: Array, percent: float) -> Array:
+    """(h,) percentile of each column of (rows, h) without its NaN; a column of nothing else has the last one's."""
+    found, last = [], 0.0
+    for column in values.T:
+        known = column[np.isfinite(column)]
+        last = float(np.percentile(known, percent)) if len(known) else last
+        found.append(last)
+    return np.array(found)
+
+
 class TrustGauge:
     """Judges imagined drives by what the model does on the logs."""
 
@@ -201,7 +214,7 @@ class TrustGauge:
             np.concatenate([drive.latents for drive in usual]), groups, self.limits.margin
         )  # fmt: skip
         known = self.table if reference is None else drift_table(model, usual, steps)
-        self._doubt = np.maximum(self.limits.margin * np.nanpercentile(known.doubt, 99.0, axis=0), 1e-9)
+        self._doubt = np.maximum(self.limits.margin * _percentile_by_step(known.doubt, 99.0), 1e-9)
 
     def judge(self, start: str, latents: Floats, doubts: Array) -> Trust:
         """One imagined drive.

@@ -1,0 +1,152 @@
+"""The fidelity study's parts: worsened planners, resumed towns, agreement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from drivesim.config import ConfigError
+from drivesim.control.tracker import TrajectoryTracker
+from drivesim.datatypes import Control, EgoState, Plan, Trajectory, default_rig
+from drivesim.drive import Driver, run_episode
+from drivesim.planning.expert import ExpertPlanner
+from drivesim.recording import RecordConfig, open_logs, record
+from drivesim.town.state import TownState
+from drivesim.worlds.imagined_batch import LatentStart
+from drivesim.worlds.logged_drive import encoded_before, latent_ticks, start_at
+from drivesim.worlds.resumed_town import ResumedTown, TownStart
+from eval.fidelity import agreement, planner_means, with_intervals
+from eval.scatter import scatter
+from eval.worsened import Biased, Delayed, Noisy, Standing, along_path, contestants, continued
+
+RECORDING = RecordConfig(
+    towns=("Drivetown",), episodes=1, seconds=5.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=6,
+    walkers=2,
+)  # fmt: skip
+
+
+def ego(x: float, y: float, yaw: float, speed: float, time_us: int = 0) -> EgoState:
+    return EgoState(time_us, x, y, 0.0, 0.0, 0.0, yaw, speed, 0.0, 0.0)
+
+
+def a_plan() -> Plan:
+    t = 0.5 * np.arange(1.0, 7.0)
+    speeds = 5.0 + 0.5 * t
+    driven = 5.0 * t + 0.25 * t**2
+    turn = 0.02 * driven
+    poses = np.stack([np.sin(turn) / 0.02, (1.0 - np.cos(turn)) / 0.02, turn], axis=-1)
+    return Plan(Trajectory(t, poses, speeds), np.zeros((6, 2)))
+
+
+def test_no_bias_and_no_delay_change_nothing() -> None:
+    plan, now = a_plan(), ego(3.0, 4.0, 0.7, 5.0)
+    for same in (along_path(plan, now, 0.0), continued(plan, now, now)):
+        np.testing.assert_allclose(same.trajectory.poses, plan.trajectory.poses, atol=0.05)
+        np.testing.assert_allclose(same.trajectory.speeds_mps, plan.trajectory.speeds_mps, atol=1e-9)
+
+
+def test_a_bias_moves_along_the_same_path() -> None:
+    plan, now = a_plan(), ego(0.0, 0.0, 0.0, 5.0)
+    fast, slow = along_path(plan, now, 1.0).trajectory, along_path(plan, now, -20.0).trajectory
+    assert fast.poses[-1, 0] > plan.trajectory.poses[-1, 0] + 2.0
+    assert np.all(slow.speeds_mps >= 0.0) and slow.poses[-1, 0] == slow.poses[-2, 0], "it stands, it does not reverse"
+    shared = fast.poses[fast.poses[:, 0] < plan.trajectory.poses[-1, 0]]
+    on_path = np.interp(shared[:, 0], plan.trajectory.poses[:, 0], plan.trajectory.poses[:, 1])
+    np.testing.assert_allclose(shared[:, 1], on_path, atol=0.05)
+
+
+def test_a_delayed_plan_is_the_old_one_seen_from_here() -> None:
+    plan, then = a_plan(), ego(10.0, -2.0, 0.3, 5.0)
+    x, y, yaw = plan.trajectory.poses[1]
+    c, s = np.cos(0.3), np.sin(0.3)
+    now = ego(10.0 + c * x - s * y, -2.0 + s * x + c * y, 0.3 + yaw, 5.5, 1_000_000)
+    later = continued(plan, then, now).trajectory
+    np.testing.assert_allclose(later.speeds_mps[:4], plan.trajectory.speeds_mps[2:], atol=1e-9)
+    assert np.hypot(*later.poses[0, :2]) == pytest.approx(np.hypot(*(plan.trajectory.poses[2] - [x, y, yaw])[:2]))
+    assert np.all(np.diff(later.poses[:, 0]) > 1.0), "straight on beyond the plan's end"
+
+
+def test_every_contestant_has_a_name_of_its_own() -> None:
+    makers = contestants(None)
+    assert len(makers) >= 12
+    blind_to_weights = ("expert", "expert-fast", "expert-timid", "expert-blind", "expert-delayed", "expert-noisy",
+                        "constant-velocity", "constant-velocity-fast", "standing")  # fmt: skip
+    for name in blind_to_weights:
+        assert makers[name]().name == name
+    assert not hasattr(Delayed(ExpertPlanner(), "d", 1.0), "model"), "who has no eyes is given none"
+
+
+def test_agreement_is_one_on_a_line_and_none_for_nobody() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.linspace(10.0, 90.0, 8)[:, None] + rng.normal(0.0, 20.0, (8, 30))
+    exact = with_intervals(truth, 0.5 * truth + 7.0, np.ones_like(truth))
+    assert exact["r2"] == pytest.approx(1.0) and exact["rank_correlation"] == pytest.approx(1.0)
+    turned = agreement(*planner_means(truth, -truth, np.ones_like(truth)))
+    assert turned["rank_correlation"] == pytest.approx(-1.0)
+    nobody = with_intervals(truth, truth, np.zeros_like(truth))
+    assert nobody["r2"] is None and nobody["r2_ci95"] is None
+    noise = with_intervals(truth, rng.permutation(truth), np.ones_like(truth))
+    assert noise["r2_ci95"][0] <= noise["r2"] <= noise["r2_ci95"][1]
+
+
+def test_the_figure_is_svg() -> None:
+    row = {"true": 40.0, "imagined": 50.0, "true_all": 41.0, "imagined_all": 52.0}
+    result = {
+        "trusted": {"r2": 0.8, "r2_ci95": [0.5, 0.9], "rank_correlation": 0.7, "rank_correlation_ci95": [0.4, 0.9],
+                    "planners": 2}, "speed": {"times_faster": 300.0}, "starts": 4, "seconds": 6.0,
+        "planners": {"a<b": row, "abstains": row | {"imagined": None, "true": None}},
+    }  # fmt: skip
+    root = ElementTree.fromstring(scatter(result))
+    assert len([node for node in root.iter() if node.tag.endswith("circle")]) == 2
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[LatentStart, TownStart]:
+    out = tmp_path_factory.mktemp("logs")
+    record(RECORDING, out)
+    log = open_logs(out)[0]
+    drive = encoded_before(log, np.zeros((len(latent_ticks(log.times_us)), 2, 2), np.float32))
+    found = start_at(drive, 4, 2.0, 15.0)
+    tick = int(drive.ticks[4])
+    town = TownStart(found.scenario, lambda: log.state(tick, TownState), int(log.attrs["ego_row"]), found.route,
+                     found.s_m, int(log.attrs["appearance_seed"]))  # fmt: skip
+    return found, town
+
+
+def test_a_resumed_town_is_where_the_log_was_and_goes_on(start: tuple[LatentStart, TownStart]) -> None:
+    logged, town = start
+    world = ResumedTown({logged.scenario.id: town})
+    first = world.reset(logged.scenario, 0)
+    was = logged.frame
+    assert (first.ego.x_m, first.ego.y_m) == pytest.approx((was.ego.x_m, was.ego.y_m), abs=1e-6)
+    assert first.ego.speed_mps == pytest.approx(was.ego.speed_mps, abs=1e-6)
+    assert set(was.actors.ids.tolist()) <= set(first.actors.ids.tolist())
+    assert first.route.remaining_m == pytest.approx(15.0, abs=0.1)
+    frames = [world.step(Control(0.0, 0.3, 0.0)) for _ in range(10)]
+    world.reset(logged.scenario, 1)
+    again = [world.step(Control(0.0, 0.3, 0.0)) for _ in range(10)]
+    assert [f.ego for f in frames] == [f.ego for f in again], "the state says it all, the seed nothing"
+    with pytest.raises(ConfigError, match="no start"):
+        world.reset(logged.scenario.__class__(**{**logged.scenario.__dict__, "id": "elsewhere"}), 0)
+
+
+def test_worsened_planners_drive_there(start: tuple[LatentStart, TownStart]) -> None:
+    logged, town = start
+    world, rng = ResumedTown({logged.scenario.id: town}), default_rig()
+    planners = [Biased(ExpertPlanner(), "fast", 1.0), Noisy(ExpertPlanner(), "noisy", 2.0),
+                Delayed(ExpertPlanner(), "late", 1.0), Standing()]  # fmt: skip
+    driven = {}
+    for planner in planners:
+        episode = run_episode(world, Driver(planner, TrajectoryTracker(), rng), logged.scenario, 0)
+        assert not episode.error, episode.error
+        assert episode.route_points.shape == logged.route.points_m.shape
+        driven[planner.name] = float(episode.progress_m[-1] - episode.progress_m[0])
+    assert driven["standing"] < driven["fast"]
+
+
+def test_a_log_without_half_second_ticks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 Hz"):
+        latent_ticks(np.array([0, 2_000_000, 4_000_000], np.int64))
