@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 REGRESSIONS = {"speed": None, "lead_gap": "lead_present", "lateral": None, "heading": None, "curvature": None}
@@ -39,6 +40,12 @@ def target_table(table: dict[str, NDArray[np.float32]], rows: NDArray[np.int64])
     return torch.from_numpy(np.stack(values, 1)), torch.from_numpy(np.stack(weights, 1))
 
 
+def probe_net(size: int) -> nn.Sequential:
+    """The untrained MLP of a probe that reads `size` numbers."""
+    outputs = len(REGRESSIONS) + len(DETECTIONS)
+    return nn.Sequential(nn.Dropout(0.2), nn.Linear(size, 96), nn.GELU(), nn.Dropout(0.2), nn.Linear(96, outputs))
+
+
 def fit_probe(pairs: Tensor, targets: Tensor, weights: Tensor, seed: int, steps: int = 1500) -> Probe:
     """Train one probe for all targets by AdamW, with noise on what it reads (held-out towns judge it)."""
     torch.manual_seed(seed)
@@ -48,10 +55,7 @@ def fit_probe(pairs: Tensor, targets: Tensor, weights: Tensor, seed: int, steps:
     scale = (((targets[:, :regressions] - mean) ** 2 * mask).sum(0) / mask.sum(0).clamp(min=1)).sqrt().clamp(min=1e-3)
     ones = torch.ones(len(DETECTIONS))
     mean, scale = torch.cat([mean, 0 * ones]), torch.cat([scale, ones])
-    size = pairs[0].numel()
-    net = nn.Sequential(
-        nn.Dropout(0.2), nn.Linear(size, 96), nn.GELU(), nn.Dropout(0.2), nn.Linear(96, targets.shape[1])
-    )
+    net = probe_net(pairs[0].numel())
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=1.0)
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -80,13 +84,7 @@ def area_under_curve(score: NDArray[np.float64], label: NDArray[np.float64]) -> 
     p, n = int(positive.sum()), int((~positive).sum())
     if p == 0 or n == 0:
         return None
-    order = np.argsort(score, kind="stable")
-    ranks = np.empty(len(score))
-    ranks[order] = np.arange(1, len(score) + 1)
-    for value in np.unique(score):
-        tied = score == value
-        if tied.sum() > 1:
-            ranks[tied] = ranks[tied].mean()
+    ranks = rankdata(score)
     return float((ranks[positive].sum() - p * (p + 1) / 2) / (p * n))
 
 

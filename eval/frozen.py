@@ -1,0 +1,175 @@
+"""What the studies of a frozen world model share: its latents, a probe on them, and the held-out drives.
+
+Everything is standardised as the checkpoint says, so imagined and encoded latents are of one kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drivesim.models import SHIPPED, WorldModel
+from drivesim.runs import code_version
+from eval.probes import DETECTIONS, REGRESSIONS, Probe, fit_probe, probe_net, target_table
+from eval.representation import branch_targets, test_caches
+from training.clips import Clips
+from training.heads import with_past
+
+BATCH = 48
+
+
+@torch.no_grad()
+def encode(
+    model: WorldModel,
+    views: NDArray[np.uint8],
+    intrinsics: NDArray[np.float32],
+    cameras: NDArray[np.float32],
+    kept: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Pictures to standardised latents.
+
+    Args:
+        views: (b, v, 72, 128, 3) uint8, on disk or in memory.
+        intrinsics: (v, 4).
+        cameras: (v, 3, 4), or (b, v, 3, 4) where every row has its own.
+        kept: views that the encoder is given; all of them when None.
+
+    Returns:
+        (b, n, d).
+    """
+    chosen = np.arange(views.shape[1]) if kept is None else kept
+    inner, out = torch.from_numpy(intrinsics[chosen]), []
+    for first in range(0, len(views), BATCH):
+        part = torch.from_numpy(np.array(views[first : first + BATCH][:, chosen])).permute(0, 1, 4, 2, 3)
+        if cameras.ndim == 3:
+            out.append(model.encoder(part, inner, torch.from_numpy(cameras[chosen])))
+        else:
+            own = torch.from_numpy(np.array(cameras[first : first + BATCH][:, chosen]))
+            out.append(model.encoder(part, inner.expand(len(part), -1, -1), own))
+    if not out:
+        return torch.zeros(0, *model.mean.shape)
+    return (torch.cat(out) - model.mean) / model.scale
+
+
+def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Path) -> Probe:
+    """The studies' probe: fitted on training drives in both looks and on branches; read from `keep` where it is there.
+
+    Args:
+        rows: ticks it is fitted on; a sixth as many branched states join them.
+        keep: file for this checkpoint, these sizes and this seed.
+    """
+    if keep.exists():
+        kept = torch.load(keep, weights_only=True)
+        net = probe_net(2 * model.mean.numel())
+        net.load_state_dict(kept["net"])
+        return Probe(net.eval(), kept["mean"], kept["scale"])
+    rng = np.random.default_rng(seed)
+    ticks = np.sort(rng.permutation(with_past(train))[:rows])
+    branches = np.sort(rng.permutation(train.branched())[: rows // 6])
+    pairs = []
+    for views, cameras in ((train.views_a, train.cameras_a), (train.views_b, train.cameras_b)):
+        both = []
+        for chosen in (ticks - 1, ticks):
+            own = cameras if cameras.ndim == 3 else cameras[chosen]
+            both.append(encode(model, _rows(views, chosen), train.intrinsics, own))
+        pairs.append(torch.stack(both, dim=1))
+    futures = encode_branches(model, train, branches)
+    pairs.append(torch.stack([futures[:, :, :-1], futures[:, :, 1:]], dim=3).flatten(0, 2))
+    targets, weights = target_table(train.table, ticks)
+    more, more_weights = branch_targets(train, branches)
+    probe = fit_probe(
+        torch.cat(pairs), torch.cat([targets, targets, more]), torch.cat([weights, weights, more_weights]), seed
+    )
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"net": probe.net.state_dict(), "mean": probe.mean, "scale": probe.scale}, keep)
+    return probe
+
+
+def _rows(views: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Some rows of an array on disk, read one by one: a fancy index would page in far more."""
+    return np.stack([views[int(row)] for row in rows]) if len(rows) else views[:0]
+
+
+def encode_rows(model: WorldModel, clips: Clips, rows: NDArray[np.int64]) -> Tensor:
+    """Latents (m, n, d) of ticks in their drive's own look."""
+    return encode(model, _rows(clips.views_a, rows), clips.intrinsics, clips.cameras_a)
+
+
+def encode_branches(model: WorldModel, clips: Clips, chosen: NDArray[np.int64]) -> Tensor:
+    """Latents (m, 2, h, n, d) of what branches of some states really led to."""
+    shape = clips.branch_views.shape
+    flat = _rows(clips.branch_views, chosen).reshape(-1, *shape[3:])
+    latents = encode(model, flat, clips.intrinsics, clips.cameras_a)
+    return latents.view(len(chosen), 2, shape[2], *latents.shape[1:])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Drives on towns never trained on: their logs, and their caches in seen and in unseen weather."""
+
+    logs: list[Path]
+    seen: Clips
+    unseen: Clips
+
+    def place(self, row: int) -> tuple[int, int]:
+        """Number of the log and tick in it of a row of the caches."""
+        number = int(self.seen.episode[row])
+        return number, row - int(np.searchsorted(self.seen.episode, number))
+
+
+def held_out(folder: Path, drives: int, workers: int) -> HeldOut:
+    """The caches of `eval.representation`: opened where they are whole, else recorded and rendered."""
+    names = ("seen_weather", "unseen_weather")
+    if all((folder / name / "complete").exists() for name in names):
+        caches = {name: Clips.load(folder / name) for name in names}
+    else:
+        caches = test_caches(folder, drives, workers)
+    logs = sorted((folder / "logs").glob("*.zarr"))
+    if len(logs) <= int(caches["seen_weather"].episode.max()):
+        raise FileNotFoundError(f"{folder}/logs has {len(logs)} drives, its cache was made of more: make it again")
+    return HeldOut(logs, caches["seen_weather"], caches["unseen_weather"])
+
+
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` of the rows, evenly over all of them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))] if len(rows) > count else rows
+
+
+def first_drives(clips: Clips, rows: NDArray[np.int64], drives: int) -> NDArray[np.int64]:
+    """Rows of the first drives alone."""
+    return rows[np.isin(clips.episode[rows], np.unique(clips.episode)[:drives])]
+
+
+def column_of(name: str) -> int:
+    """Where the probe answers a target."""
+    return (*REGRESSIONS, *DETECTIONS).index(name)
+
+
+def study_parser(description: str | None, out: str) -> argparse.ArgumentParser:
+    """The options that these studies share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder that `drivesim train` wrote; the probe is fitted on its cache")
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="world model; the shipped one by default")
+    parser.add_argument("--held-out", type=Path, default=Path("runs/representation"), help="drives that judge")
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--drives", type=int, default=60, help="held-out drives")
+    parser.add_argument("--probe-rows", type=int, default=6000, help="training ticks that the probe is fitted on")
+    parser.add_argument("--workers", type=int, default=2, help="processes, where drives must be recorded first")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def provenance(study: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a study's JSON says of how it was made."""
+    return {
+        "study": study, "command": f"python -m eval.{study}", "commit": code_version(),
+        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+    }  # fmt: skip
