@@ -28,11 +28,12 @@ from eval.bootstrap import over_drives
 from eval.figure import Bar, Chart, figure
 from eval.frozen import (
     column_of,
-    encode,
     encode_branches,
+    encode_rows,
     first_drives,
     held_out,
     provenance,
+    spread,
     study_parser,
     study_probe,
 )
