@@ -14,6 +14,7 @@ from drivesim.drive import Driver, run_episode
 from drivesim.episodes import episode_digest
 from drivesim.planning.oracle import ExactBranches, OraclePlanner, OracleProblem, Watch
 from drivesim.planning.search import Problem
+from drivesim.preflight import WrongInput, require_planners
 from drivesim.suite import load_scenario
 from drivesim.worlds.town_world import TownWorld
 
@@ -129,6 +130,12 @@ def test_the_oracle_needs_a_world_to_try_out() -> None:
     planner.reset(busy(), default_rig(), 0)
     with pytest.raises(ConfigError, match="no world"):
         planner.plan(frame.observation, frame, np.random.default_rng(0))
+
+
+def test_the_oracle_does_not_drive_through_a_server_that_is_not_ours() -> None:
+    require_planners(["latent-oracle"], None)
+    with pytest.raises(WrongInput, match="leave --carla out"):
+        require_planners(["expert", "latent-oracle"], None, ("localhost", 2000))
 
 
 def test_the_oracle_drives_the_same_twice() -> None:
