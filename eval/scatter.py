@@ -67,7 +67,12 @@ def scatter(result: dict[str, Any]) -> str:
         f"R² {_interval(trusted, 'r2')}, rank correlation {_interval(trusted, 'rank_correlation')}, "
         f"{trusted['planners']} planners"
     )
-    below = f"{result['starts']} starts, {result['seconds']:g} s each; {speed['times_faster']:.0f} times faster"
+    control = result["control_without_imagination"]["trusted"]
+    faster = speed["times_faster_than_rendered"]
+    below = (
+        f"{result['starts']} starts, {result['seconds']:g} s each; {faster:.0f} times faster; "
+        f"without imagination R² {_interval(control, 'r2')}"
+    )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{SIZE_PX}" height="{SIZE_PX}" '
         f'viewBox="0 0 {SIZE_PX} {SIZE_PX}" font-family="sans-serif" font-size="12">',

@@ -36,7 +36,7 @@ from drivesim.suite.files import Job
 from drivesim.suite.imagining import Everybody, GivenPlans, Imagined, OneByOne, drive_batch, plans_along
 from drivesim.suite.running import OnProgress, Progress
 from drivesim.suite.trust import Trust, TrustGauge, TrustLimits, start_of
-from drivesim.worlds.imagined_batch import STEP_S, ImaginedBatch, LatentStart
+from drivesim.worlds.imagined_batch import STEP_S, ImaginationCore, ImaginedBatch, LatentStart
 from drivesim.worlds.logged_drive import (
     EncodedDrive,
     UnusableDrive,
@@ -183,9 +183,11 @@ class LoggedWorld:
             places = [places[int(i)] for i in np.linspace(0, len(places) - 1, most).round()]
         return [start_at(drive, k, self.config.seconds, self.config.goal_m) for drive, k in places]
 
-    def batch(self, ids: Sequence[str], seeds: Sequence[int]) -> ImaginedBatch:
-        """A batch of drives from starts by id."""
-        return ImaginedBatch(self.model, self.kinematics, [self.starts[i] for i in ids], seeds)
+    def batch(
+        self, ids: Sequence[str], seeds: Sequence[int], model: ImaginationCore | None = None
+    ) -> ImaginedBatch:  # fmt: skip
+        """A batch of drives from starts by id; `model` answers instead of this world's own, for controls."""
+        return ImaginedBatch(model or self.model, self.kinematics, [self.starts[i] for i in ids], seeds)
 
     def runner(self, name: str) -> Runner | None:
         """A planner for imagination by name; None for one that has to have pictures."""

@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 STEP_S = 0.5  # one latent tick
 COLLISION, NEAR, RED_LIGHT = range(3)  # columns of the risks
 COMPLETE_SHARE, COMPLETE_M, DEVIATION_M = 0.99, 10.0, 30.0  # as in drivesim.drive
+REACH_M = 4.0  # along the route: nobody gets further in one tick
 
 
 class ImaginationCore(Protocol):
@@ -229,7 +230,7 @@ class ImaginedBatch:
         move = np.where(self.alive, 0.5 * (v + v_next) * h, 0.0)
         turn = bend * move
         x, y = now.x_m + move * np.cos(now.yaw_rad + 0.5 * turn), now.y_m + move * np.sin(now.yaw_rad + 0.5 * turn)
-        s, lateral = now.curves.project(x, y, now.s_m)
+        s, lateral = now.curves.project(x, y, now.s_m, REACH_M)
         self.motions = replace(
             now, x_m=x, y_m=y, yaw_rad=now.yaw_rad + turn, speed_mps=v_next, s_m=s, lateral_m=lateral,
             remaining_m=np.maximum(self._goal_m - s, 0.0),

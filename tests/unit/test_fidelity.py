@@ -18,7 +18,7 @@ from drivesim.town.state import TownState
 from drivesim.worlds.imagined_batch import LatentStart
 from drivesim.worlds.logged_drive import encoded_before, latent_ticks, start_at
 from drivesim.worlds.resumed_town import ResumedTown, TownStart
-from eval.fidelity import agreement, planner_means, with_intervals
+from eval.agreement import agreement, planner_means, with_intervals
 from eval.scatter import scatter
 from eval.worsened import Biased, Delayed, Noisy, Standing, along_path, contestants, continued
 
@@ -96,7 +96,8 @@ def test_the_figure_is_svg() -> None:
     row = {"true": 40.0, "imagined": 50.0, "true_all": 41.0, "imagined_all": 52.0}
     result = {
         "trusted": {"r2": 0.8, "r2_ci95": [0.5, 0.9], "rank_correlation": 0.7, "rank_correlation_ci95": [0.4, 0.9],
-                    "planners": 2}, "speed": {"times_faster": 300.0}, "starts": 4, "seconds": 6.0,
+                    "planners": 2}, "speed": {"times_faster_than_rendered": 300.0}, "starts": 4, "seconds": 6.0,
+        "control_without_imagination": {"trusted": {"r2": None, "r2_ci95": None}},
         "planners": {"a<b": row, "abstains": row | {"imagined": None, "true": None}},
     }  # fmt: skip
     root = ElementTree.fromstring(scatter(result))
