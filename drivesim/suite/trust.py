@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from drivesim.worlds.imagined_batch import ImaginationCore
 from drivesim.worlds.logged_drive import EncodedDrive
@@ -80,10 +81,7 @@ class LatentReference:
     def _fit(self, flat: Array) -> None:
         self._mean = flat.mean(0)
         centred = flat - self._mean
-        axes = max(1, min(AXES, len(flat) // 4))
-        _, values, rows = np.linalg.svd(centred, full_matrices=False)
-        self._axes = rows[:axes]
-        variance = values[:axes] ** 2 / len(flat)
+        self._axes, variance = _principal_axes(centred, max(1, min(AXES, len(flat) // 4)))
         self._variance = (1.0 - SHRINKAGE) * variance + SHRINKAGE * max(float(variance.mean()), 1e-9)
         rest = centred - centred @ self._axes.T @ self._axes
         self._rest = max(float(np.square(rest).sum(1).mean()), 0.05 * float(np.square(centred).sum(1).mean()), 1e-9)
@@ -110,6 +108,17 @@ class LatentReference:
         rest = np.square(centred).sum(1) - np.square(along).sum(1)
         squared = (np.square(along) / self._variance).mean(1) + np.maximum(rest, 0.0) / self._rest
         return np.asarray(np.sqrt(squared) / self.scale)
+
+
+def _principal_axes(centred: Array, count: int) -> tuple[Array, Array]:
+    """The first principal axes (count, d) of centred rows (t, d), and the variance (count,) along them."""
+    t, d = centred.shape
+    wide = t < d
+    gram = centred @ centred.T if wide else centred.T @ centred
+    size = len(gram)
+    values, vectors = eigh(gram, subset_by_index=[max(size - count, 0), size - 1])
+    axes = vectors.T @ centred if wide else vectors.T
+    return axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-12), np.maximum(values, 0.0) / t
 
 
 @dataclass(frozen=True)
