@@ -30,7 +30,7 @@ ROUTE_HALF_WIDTH_M, RARE_WEIGHT, BEHAVIOR_WEIGHT = 1.75, 5.0, 0.5
 
 
 def seen_from_above(frame: Frame) -> NDArray[np.uint8]:
-    """Occupancy (4, x, y) in {0, 1} of one frame: cells whose centre lies in a box that is half a cell larger."""
+    """Occupancy (4, x, y) in {0, 1} of one frame: cells whose centre lies in a box, somewhat grown."""
     out = np.zeros((len(CHANNELS), len(X_M), len(Y_M)), np.uint8)
     x, y = np.meshgrid(X_M, Y_M, indexing="ij")
     poses, _ = to_ego(frame.ego, frame.actors)
@@ -50,10 +50,11 @@ def seen_from_above(frame: Frame) -> NDArray[np.uint8]:
 def inside(
     x: NDArray[np.float64], y: NDArray[np.float64], pose: NDArray[np.float64], length: float, width: float
 ) -> NDArray[np.bool_]:
-    """Cells within a box at pose (x, y, yaw), grown by half a cell on every side."""
+    """Cells within a box at pose (x, y, yaw), grown by half a cell's diagonal: nobody falls between cells."""
+    half = 0.5 * CELL_M * 2.0**0.5
     c, s = np.cos(pose[2]), np.sin(pose[2])
     along, aside = c * (x - pose[0]) + s * (y - pose[1]), -s * (x - pose[0]) + c * (y - pose[1])
-    within = (np.abs(along) < 0.5 * (length + CELL_M)) & (np.abs(aside) < 0.5 * (width + CELL_M))
+    within = (np.abs(along) < 0.5 * length + half) & (np.abs(aside) < 0.5 * width + half)
     return np.asarray(within)
 
 
