@@ -13,13 +13,14 @@ Rows = NDArray[np.int64]
 
 
 def over_drives(
-    statistic: Callable[[Rows], float | None], drive: NDArray[np.integer[Any]], draws: int = DRAWS, seed: int = 0
+    statistic: Callable[[Rows], float | None], drive: NDArray[np.integer[Any]], draws: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """A statistic of rows with its 95 % interval.
 
     Args:
         statistic: of row numbers (repeated where a drive was drawn twice); None where it cannot be had.
         drive: (n,) which drive each row is of.
+        draws: DRAWS when None.
 
     Returns:
         `value`, `ci95` (None where fewer than half of the draws have a value), `n` rows and `drives`.
@@ -32,7 +33,7 @@ def over_drives(
     result["value"] = statistic(np.arange(len(drive)))
     if result["value"] is None or len(names) < 2:
         return result
-    rng, drawn = np.random.default_rng(seed), []
+    rng, drawn, draws = np.random.default_rng(seed), [], draws or DRAWS
     for _ in range(draws):
         value = statistic(np.concatenate([rows[k] for k in rng.integers(0, len(rows), len(rows))]))
         if value is not None and np.isfinite(value):

@@ -22,77 +22,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.datatypes import CameraRig, EgoState, default_rig
+from drivesim.datatypes import CameraRig, default_rig
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel
 from drivesim.models.views import ViewLayout
 from drivesim.recording.branches import stage
 from drivesim.recording.rendering import appearance_of, town_state
 from drivesim.runs import write_json
-from drivesim.town.render import Appearance, TownRenderer
-from drivesim.town.state import TownState
-from drivesim.town.weather import PRESETS, preset
-from drivesim.worlds.town_world import rig_views
 from eval.bootstrap import over_drives
+from eval.disturbed import DISTURBANCES, Eye, closed_loop
 from eval.figure import Bar, Chart, figure
 from eval.frozen import HeldOut, column_of, encode, held_out, provenance, spread, study_parser, study_probe
-from eval.nuisances import PAINTED, Painter, billboards, boards_along, miscalibrated, recoloured
 from eval.probes import DETECTIONS, REGRESSIONS, Probe, area_under_curve, r_squared
-from training.cache import DENSE_FOG, UNSEEN_WEATHERS
 from training.clips import Clips
 
 Rows = NDArray[np.int64]
-DISTURBANCES = (*PAINTED, "billboards", "recoloured", "unseen_weather", "miscalibrated")
 AHEAD = {2: "1s", 4: "2s"}  # half-second ticks
 LEAST = 0.05  # an undisturbed figure below this leaves nothing to keep
 GOAL = 0.9
 PROBED = (*(f"{name}_r2" for name in REGRESSIONS), *(f"{name}_auc" for name in DETECTIONS))
 MEASURES = (*PROBED, *(f"{name}_{h}" for h in AHEAD.values() for name in ("imagined_gap_r2", "gain")), "retrieval")
-
-
-@dataclass(frozen=True)
-class Eye:
-    """One drive seen by the rig: renders a tick as it was or disturbed."""
-
-    renderer: TownRenderer
-    ego_row: int
-    rig: CameraRig
-    moved: CameraRig
-    looks: dict[str, Appearance]
-    painter: Painter
-    boards: NDArray[np.float64]
-
-    @staticmethod
-    def of(log: DriveLog, rig: CameraRig, number: int, rng: np.random.Generator) -> Eye:
-        """Choose the drive's other look, weather, lost camera and knocked cameras."""
-        own = appearance_of(log)
-        name = UNSEEN_WEATHERS[number % len(UNSEEN_WEATHERS)]
-        weather = preset(name) if name in PRESETS else DENSE_FOG
-        looks = {"recoloured": recoloured(own, rng), "unseen_weather": Appearance.from_weather(weather, own.seed)}
-        path = log.column("ego")[:, :2]
-        return Eye(
-            stage(str(log.attrs["town"]))[1], int(log.attrs["ego_row"]), rig, miscalibrated(rig, rng),
-            looks | {"own": own}, Painter.of(rig, rng), boards_along(path),
-        )  # fmt: skip
-
-    def draw(
-        self, state: TownState, ego: EgoState, rig: CameraRig, look: Appearance, seed: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Pictures (v, h, w, 3) RGB and depth (v, h, w) m along the optical axes."""
-        views = rig_views(rig, ego.world_from_ego)
-        drawn = self.renderer.render(state, views, look, frame_seed=seed, hide_row=self.ego_row)
-        return np.ascontiguousarray(drawn.bgra[..., 2::-1]), drawn.depth_m
-
-    def see(self, state: TownState, ego: EgoState, seed: int) -> dict[str, NDArray[np.uint8]]:
-        """Pictures of one tick: "clean", and under every disturbance."""
-        clean, depth_m = self.draw(state, ego, self.rig, self.looks["own"], seed)
-        rng = np.random.default_rng(seed)
-        seen = {"clean": clean} | {kind: self.painter.paint(kind, clean, rng) for kind in PAINTED}
-        seen["billboards"] = billboards(clean, depth_m, self.rig, ego, self.boards, rng)
-        for kind in ("recoloured", "unseen_weather"):
-            seen[kind] = self.draw(state, ego, self.rig, self.looks[kind], seed)[0]
-        seen["miscalibrated"] = self.draw(state, ego, self.moved, self.looks["own"], seed)[0]
-        return seen
 
 
 @dataclass(frozen=True)
@@ -113,15 +62,15 @@ class Sights:
 
 def views_of(log: DriveLog, number: int, ticks: Rows, rig: CameraRig, seed: int) -> NDArray[np.uint8]:
     """One drive's views (m, 2 * (1 + kinds) + len(AHEAD), v, 72, 128, 3): before and now in each kind, then later."""
-    rng = np.random.default_rng([seed, number])
-    eye, layout = Eye.of(log, rig, number, rng), ViewLayout.of(rig)
-    out = []
+    rng, renderer = np.random.default_rng([seed, number, 1]), stage(str(log.attrs["town"]))[1]
+    path, layout = log.column("ego")[:, :2], ViewLayout.of(rig)
+    eye = Eye.of(renderer, int(log.attrs["ego_row"]), rig, appearance_of(log), path, number, seed)
+    kinds, out = ("clean", *DISTURBANCES), []
     for t in (int(tick) for tick in ticks):
-        seen = [eye.see(town_state(log, t + k), log.frame(t + k).ego, int(rng.integers(1 << 31))) for k in (-1, 0)]
-        pictures = [tick[kind] for kind in ("clean", *DISTURBANCES) for tick in seen]
-        for h in AHEAD:
-            state, ego = town_state(log, t + h), log.frame(t + h).ego
-            pictures.append(eye.draw(state, ego, rig, eye.looks["own"], int(rng.integers(1 << 31)))[0])
+        noise = [int(value) for value in rng.integers(1 << 31, size=2 + len(AHEAD))]
+        seen = [eye.see(town_state(log, t + k), log.frame(t + k).ego, noise[k], kinds) for k in (-1, 0)]
+        pictures = [tick[kind] for kind in kinds for tick in seen]
+        pictures += [eye.clean(town_state(log, t + h), log.frame(t + h).ego, noise[1 + k]) for k, h in enumerate(AHEAD)]
         out.append(np.stack([layout.extract(picture) for picture in pictures]))
     return np.stack(out)
 
@@ -153,8 +102,8 @@ def sights(
         rows.append(starts[number] + ticks)
         drive.append(np.full(len(ticks), number))
     found = {}
-    for label, latents in parts.items():
-        every = torch.cat(latents)
+    for label, of_drives in parts.items():
+        every = torch.cat(of_drives)
         kinds = ("clean", *DISTURBANCES)
         pair = {kind: every[:, 2 * k : 2 * k + 2] for k, kind in enumerate(kinds)}
         found[label] = Sights(pair, every[:, 2 * len(kinds) :], np.concatenate(rows), np.concatenate(drive))
@@ -256,21 +205,28 @@ def judge(model: WorldModel, probe: Probe, clips: Clips, seen: Sights, draws: in
     return {"encoder": model.digest, "clean": every, "disturbed": kept}
 
 
-def charts(models: dict[str, Any]) -> list[Chart]:
-    """The figure's parts: kept shares of what a driver needs."""
+def charts(result: dict[str, Any]) -> list[Chart]:
+    """The figure's parts: kept shares of what a driver needs, and of the driving score where it was driven."""
     wanted = {
         "probes": "mean kept share of all probes on the encoded latent (speed, lead gap, lane, lights, walkers)",
         "lead_gap_r2": "lead gap read from the encoded latent", "imagined_gap_r2_1s": "lead gap imagined for 1 s ahead",
         "gain_1s": "what the prediction for 1 s ahead gains over persistence",
         "retrieval": "moments found again among all moments",
     }  # fmt: skip
-    return [
+    models = result["models"].items()
+    found = [
         Chart(f"Kept: {name.replace('_', ' ')}", about,
-              [Bar(f"{label}, {kind.replace('_', ' ')}", result["disturbed"][kind][name]["kept"], hue=k)
-               for kind in DISTURBANCES for k, (label, result) in enumerate(models.items())],
-              high=1.2, goal=GOAL)
+              [Bar(f"{label}, {kind.replace('_', ' ')}", judged["disturbed"][kind][name]["kept"], hue=k)
+               for kind in DISTURBANCES for k, (label, judged) in enumerate(models)], high=1.2, goal=GOAL)
         for name, about in wanted.items()
     ]  # fmt: skip
+    if loop := result.get("closed_loop"):
+        bars = [Bar(f"{label}, {kind.replace('_', ' ')}", value["kept"], hue=k)
+                for k, (label, driven) in enumerate(loop["models"].items())
+                for kind, value in driven.items() if kind != "clean"]  # fmt: skip
+        about = f"driving score of {loop['planner']} on suite {loop['suite']}, undisturbed = 1"
+        found.append(Chart("Kept: driving score", about, bars, high=1.2, goal=GOAL))
+    return found
 
 
 def study(options: Any) -> dict[str, Any]:
@@ -286,7 +242,11 @@ def study(options: Any) -> dict[str, Any]:
         judged = judge(model, probe, held.seen, seen[label], options.draws)
         result["models"][label] = judged | {"moments": len(seen[label].row)}
         write_json(options.out / "noise.json", result)
-    page = figure("Noise", "Held-out towns; the dashed line is the goal; 95 % over drives.", charts(result["models"]))
+    if options.closed_loop:
+        loop = closed_loop(options.closed_loop, options.planner, paths, options.kinds, options.out / "driven", print)
+        result["closed_loop"] = loop
+        write_json(options.out / "noise.json", result)
+    page = figure("Noise", "Held-out towns; the dashed line is the goal; 95 % over drives.", charts(result))
     (options.out / "noise.html").write_text(page, encoding="utf-8")
     return result
 
@@ -304,6 +264,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400, help="of the bootstrap")
     parser.add_argument("--rival", type=named, action="append", default=[], metavar="NAME=PATH",
                         help="another checkpoint, judged on the same pictures")  # fmt: skip
+    parser.add_argument("--closed-loop", default="", metavar="SUITE", help="drive this suite under disturbances, too")
+    parser.add_argument("--planner", default="latent", help="who drives it")
+    parser.add_argument("--kinds", nargs="+", default=list(DISTURBANCES), choices=DISTURBANCES, metavar="KIND",
+                        help="disturbances it is driven under")  # fmt: skip
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = study(options)

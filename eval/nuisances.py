@@ -122,7 +122,7 @@ def sensor_noise(images: Images, rng: np.random.Generator, read: float = 10.0, s
     noisy = np.clip(level + noise * np.sqrt(read**2 + shot**2 * level), 0.0, 255.0).astype(np.uint8)
     broken = rng.random(images.shape[:3]) < 0.003
     noisy[broken] = np.where(rng.random(int(broken.sum())) < 0.5, 0, 255)[:, None]
-    return noisy
+    return np.asarray(noisy)
 
 
 def lost(images: Images, camera: int) -> Images:
@@ -225,7 +225,9 @@ class Painter:
             return lost(images, self.camera)
         if kind == "lost_front_camera":
             return lost(images, self.front)
-        return {"leaves": leaves, "rain_streaks": rain_streaks, "sensor_noise": sensor_noise}[kind](images, rng)
+        if kind == "leaves":
+            return leaves(images, rng)
+        return rain_streaks(images, rng) if kind == "rain_streaks" else sensor_noise(images, rng)
 
 
 PAINTED = ("leaves", "rain_streaks", "sensor_noise", "lost_camera", "lost_front_camera")
