@@ -6,6 +6,7 @@ Everything is standardised as the checkpoint says, so imagined and encoded laten
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,10 @@ def study_parser(description: str | None, out: str) -> argparse.ArgumentParser:
 
 def provenance(study: str, options: argparse.Namespace) -> dict[str, Any]:
     """What a study's JSON says of how it was made."""
+    weights = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()[
+        :16
+    ]  # an encoder may have two predictors
     return {
-        "study": study, "command": f"python -m eval.{study}", "commit": code_version(),
+        "study": study, "checkpoint_sha256": weights, "command": f"python -m eval.{study}", "commit": code_version(),
         "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
     }  # fmt: skip
