@@ -35,7 +35,8 @@ class LatentPlannerConfig:
     risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
     progress_weight: float = 1.5
     cruise_mps: float = 6.0  # no faster than what it sees in time to stop for
-    patience_s: float = 2.0  # standing longer than this, progress counts more and more ...
+    crawl_mps: float = 1.5  # slower than this is time lost
+    patience_s: float = 2.0  # with more of it lost than this, progress counts more and more ...
     impatience_1ps: float = 1.0  # ... by this share a second ...
     impatience_cap: float = 10.0  # ... up to this factor: a static scene must not hold the car for ever
     progress_scale_m: float = 15.0

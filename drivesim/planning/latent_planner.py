@@ -58,7 +58,8 @@ class LatentPlanner:
         self.history: deque[LatentState] = deque(maxlen=16)
         self.expected: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=16)
         self.last: Array | None = None
-        self.standing_since_us: int | None = None
+        self.lost_s = 0.0
+        self.judged_us: int | None = None
 
     def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the last episode."""
@@ -66,17 +67,20 @@ class LatentPlanner:
         self.history.clear()
         self.expected.clear()
         self.last = None
-        self.standing_since_us = None
+        self.lost_s = 0.0
+        self.judged_us = None
 
     def eagerness(self, ego: EgoState) -> float:
-        """Factor on progress: one while driving, growing with the time that the car has stood."""
-        if ego.speed_mps > 0.5:
-            self.standing_since_us = None
-            return 1.0
-        if self.standing_since_us is None:
-            self.standing_since_us = ego.time_us
-        waited_s = (ego.time_us - self.standing_since_us) * 1e-6 - self.config.patience_s
-        return min(1.0 + self.config.impatience_1ps * max(waited_s, 0.0), self.config.impatience_cap)
+        """Factor on progress: one while driving, growing with the time lost at a crawl; call it once a plan.
+
+        Lost time is won back at the rate it was lost, so that a car which has just set off does not stop again.
+        """
+        c = self.config
+        passed_s = 0.0 if self.judged_us is None else (ego.time_us - self.judged_us) * 1e-6
+        self.judged_us = ego.time_us
+        rate = min(max(1.0 - abs(ego.speed_mps) / c.crawl_mps, -1.0), 1.0)
+        self.lost_s = max(self.lost_s + rate * passed_s, 0.0)
+        return min(1.0 + c.impatience_1ps * max(self.lost_s - c.patience_s, 0.0), c.impatience_cap)
 
     def observe(self, observation: Observation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode what is seen now; return the latent of half a second ago and the present one.
