@@ -268,7 +268,7 @@ def test_the_study_of_actions_runs_again_from_what_it_kept(run: Path, tmp_path: 
 
 
 def test_the_study_of_surprise_runs_again_from_what_it_kept(run: Path, tmp_path: Path) -> None:
-    wanted = options(run, tmp_path, states=8)
+    wanted = options(run, tmp_path, states=8, skip=0)
     found = surprise.study(wanted)
     assert set(found["scores"]) == set(SCORES) and found["moments"] == 8
     assert found["occasions"]["weather"] == 8
