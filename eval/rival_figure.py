@@ -22,10 +22,12 @@ def seeds_mean(rows: list[dict[str, Any]], probe: str) -> str:
 
 
 def interval(row: dict[str, Any], name: str) -> str:
-    """mean [low, high]."""
+    """mean [low, high]; the mean alone where a single scenario leaves nothing to draw an interval from."""
     if name not in row:
         return "-"
     found = row[name]
+    if found["ci95"][0] == found["ci95"][1]:
+        return f"{found['mean']:.1f}"
     return f"{found['mean']:.1f} [{found['ci95'][0]:.1f}, {found['ci95'][1]:.1f}]"
 
 

@@ -85,7 +85,8 @@ def trained(
     """Train (or find) one rival and read it on the held-out drives; kept in its run as probes.json."""
     run = run_of(out, rival, seed)
     sizes, kept = sizes_of(recipe, parts), run / "sizes.json"
-    if kept.exists() and json.loads(kept.read_text()) != sizes:
+    begun = kept.exists() or (run / "config.toml").exists()
+    if begun and (not kept.exists() or json.loads(kept.read_text()) != sizes):
         raise ConfigError(f"{run} was trained with other sizes than are asked for now: choose another --out")
     write_json(kept, sizes)
     path = train_rival(rival, replace(recipe, seed=seed), parts[0], run, logs, tell(rival, seed))

@@ -22,7 +22,7 @@ from drivesim.models.predictor import PredictorConfig
 from drivesim.runs import Run
 from eval.rival_figure import figure, markdown
 from eval.rival_planners import FOLDER, planner_name, run_of
-from eval.rivals import by_rival, names_of, scores
+from eval.rivals import by_rival, names_of, scores, trained
 from eval.speed import busy_scenario, street
 from training.cache import build_cache
 from training.clips import Clips
@@ -259,6 +259,12 @@ def test_table_and_figure_tell_of_collapses_and_of_who_was_left_out() -> None:
     text = markdown(result)
     assert "tokens (collapsed in 1 of 1)" in text and "Left out: pretrained-image: not installed" in text
     assert "tokens" in figure(result)
+
+
+def test_a_run_of_other_sizes_is_not_mixed_in(recipe: Recipe, clips: Clips, tmp_path: Path) -> None:
+    Run.create(run_of(tmp_path, "vicreg", 0), recipe)
+    with pytest.raises(ConfigError, match="other sizes"):
+        trained("vicreg", 0, recipe, (clips, clips), None, tmp_path)
 
 
 def test_unknown_rivals_are_named() -> None:
