@@ -240,7 +240,8 @@ class Simulation:
     # ---- streams
 
     def _is_stream(self, stream_id: int) -> bool:
-        return stream_of(stream_id) == WORLD_STREAM or any(actor.stream_id == stream_id for actor in self.episode.actors)
+        wanted = stream_of(stream_id) == WORLD_STREAM
+        return wanted or any(actor.stream_id == stream_id for actor in self.episode.actors)
 
     def _subscribed(self, stream_id: int, connection: Connection) -> None:
         if stream_id == WORLD_STREAM and self.observer.latest:
