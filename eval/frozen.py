@@ -168,12 +168,17 @@ def study_parser(description: str | None, out: str) -> argparse.ArgumentParser:
     return parser
 
 
+def plain(value: Any) -> Any:
+    """An option as JSON knows it: paths as text, also inside of lists."""
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def provenance(study: str, options: argparse.Namespace) -> dict[str, Any]:
     """What a study's JSON says of how it was made."""
-    weights = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()[
-        :16
-    ]  # an encoder may have two predictors
+    weights = hashlib.sha256(Path(options.checkpoint).read_bytes()).hexdigest()[:16]  # not the encoder's digest alone
     return {
         "study": study, "checkpoint_sha256": weights, "command": f"python -m eval.{study}", "commit": code_version(),
-        "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
+        "options": {key: plain(value) for key, value in vars(options).items()},
     }  # fmt: skip
