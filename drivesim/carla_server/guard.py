@@ -42,8 +42,8 @@ POLL_S = 0.001
 FRESH_ASKS = 2  # the second question was asked after the first one's answer, so with the mode as it is now
 SPINNING_ASKS = 4  # in a row without a step: only an asynchronous TM asks like that
 SPIN_GAP_S = 0.05  # an asynchronous TM that has not asked for so long may sleep by now
-FOLLOW_LIMIT_S = 1.0
-SETTLE_LIMIT_S = 4.0
+FOLLOW_LIMIT_S = 4.0
+SETTLE_LIMIT_S = 12.0
 
 
 @dataclass
