@@ -59,7 +59,7 @@ const pairPlot = (summary) => {
     };
   });
   return el('section', { class: 'card' }, el('h2', {}, 'Paired differences', el('small', {}, 'driving score, bootstrap over scenarios; grey: holds 0')),
-    intervalPlot(rows, { low: -edge, high: edge, ticks: [-edge, -edge / 2, 0, edge / 2, edge], labelWidth: 240, textWidth: 215, zero: 0 }));
+    intervalPlot(rows, { low: -edge, high: edge, ticks: [-edge, -edge / 2, 0, edge / 2, edge], labelWidth: 242, textWidth: 240, zero: 0 }));
 };
 
 const measureTable = (summary, heading, note, wanted) => {
