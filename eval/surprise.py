@@ -31,13 +31,14 @@ from drivesim.models import WorldModel
 from drivesim.models.views import ViewLayout
 from drivesim.recording import TRAINING_WEATHERS
 from drivesim.recording.branches import stage
-from drivesim.recording.rendering import appearance_of, picture, town_state
+from drivesim.recording.rendering import appearance_of, town_state
 from drivesim.runs import write_json
 from drivesim.town.render import Appearance
 from drivesim.town.scenery_cache import load_scenery
 from drivesim.town.state import TownState
 from drivesim.town.weather import preset
 from drivesim.worlds.routes import lane_map
+from drivesim.worlds.town_world import picture
 from eval.bootstrap import over_drives
 from eval.figure import Bar, Chart, figure
 from eval.frozen import encode, encode_rows, provenance, spread, study_parser
@@ -114,16 +115,18 @@ def moments_of(log: DriveLog, rig: CameraRig, count: int, seed: int) -> Moments:
         speed[m] = frames[1].ego.speed_mps, frames[2].ego.speed_mps
         noise = int(rng.integers(1 << 31))
         for k in range(2):
-            drawn = picture(renderer, states[k], ego_row, frames[k].ego, rig, looks["own"], noise + k)
+            drawn = picture(renderer, states[k], ego_row, frames[k].ego.world_from_ego, rig, looks["own"], noise + k)
             views[m, k] = layout.extract(drawn)
-        normal = picture(renderer, states[2], ego_row, frames[2].ego, rig, looks["own"], noise + 2)
+        normal = picture(renderer, states[2], ego_row, frames[2].ego.world_from_ego, rig, looks["own"], noise + 2)
         changes = edited(states[1], states[2], ego_row, float(speed[m].min()), buildings, rng)
         for k, kind in enumerate(KINDS):
             state, look, ego = changes.get(kind, states[2]), looks.get(kind, looks["own"]), frames[2].ego
             if state is None:
                 continue
             ego = frames[1].ego if kind == "frozen" else ego
-            drawn = normal if kind == "normal" else picture(renderer, state, ego_row, ego, rig, look, noise + 2)
+            drawn = normal
+            if kind != "normal":
+                drawn = picture(renderer, state, ego_row, ego.world_from_ego, rig, look, noise + 2)
             step = np.abs(drawn.astype(np.int16) - normal).max(-1)
             there[m, k] = kind not in PHYSICAL or int((step > SEEN_STEP).sum()) >= SEEN_PX
             views[m, 2 + k] = layout.extract(drawn)

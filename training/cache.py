@@ -26,10 +26,10 @@ from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.planning.kinematics import kinematics
 from drivesim.planning.proposals import STEP_S, drive_route, two_phase
 from drivesim.recording.branches import branch_readouts, drive_branch, stage
-from drivesim.recording.rendering import picture
 from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
 from drivesim.town.weather import PRESETS, preset
+from drivesim.worlds.town_world import picture
 from training.labels import READOUT_COLUMNS, future_risks, readouts
 
 Array = NDArray[np.float64]
@@ -172,9 +172,9 @@ def fill(
     for i, frame in enumerate(frames):
         state = log.state(i, TownState)
         seed = int(rng.integers(1 << 31))
-        a[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego, rig, own, seed))
+        a[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego.world_from_ego, rig, own, seed))
         moved, fresh = jittered(rig, config, rng), look_of(config, rng)
-        b[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego, moved, fresh, seed + 1))
+        b[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego.world_from_ego, moved, fresh, seed + 1))
         cameras_b.append(ViewLayout.of(moved).ego_from_camera)
         after = frames[i + 1].ego if i + 1 < len(frames) else None
         table.append(frame_columns(log, i, after) | risk_columns(frames[i : i + config.risk_steps + 1], config))
@@ -185,7 +185,7 @@ def fill(
             for side, profile in enumerate(branch_profiles(config.branch_steps, rng)):
                 states, action = drive_branch(town, state, ego_row, frame.ego, frame.route, profile)
                 for h, (then, ego) in enumerate(states):
-                    image = picture(renderer, then, ego_row, ego, rig, look, seed + 2 + h)
+                    image = picture(renderer, then, ego_row, ego.world_from_ego, rig, look, seed + 2 + h)
                     pictures[branch_row + k, side, h] = layout.extract(image)
                 reads.append([branch_readouts(town, then, ego_row, ego, frame) for then, ego in states])
                 actions.append(action)

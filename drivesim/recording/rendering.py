@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.datatypes import CameraRig, EgoState
+from drivesim.datatypes import CameraRig
 from drivesim.logs import DriveLog
 from drivesim.town.render import Appearance, TownRenderer
 from drivesim.town.state import TownState
 from drivesim.worlds.routes import lane_map
-from drivesim.worlds.town_world import rig_views
+from drivesim.worlds.town_world import picture
 
 
 def town_state(log: DriveLog, i: int) -> TownState:
@@ -32,18 +32,11 @@ def appearance_of(log: DriveLog) -> Appearance:
     return Appearance.from_weather(town_state(log, 0).weather, int(log.attrs["appearance_seed"]))
 
 
-def picture(
-    renderer: TownRenderer, state: TownState, row: int, ego: EgoState, rig: CameraRig, look: Appearance, seed: int
-) -> NDArray[np.uint8]:
-    """The rig's pictures (cameras, h, w, 3) RGB of a state, the ego itself (its row) not drawn."""
-    drawn = renderer.render(state, rig_views(rig, ego.world_from_ego), look, frame_seed=seed, hide_row=row)
-    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
-
-
 def render_tick(
     log: DriveLog, i: int, renderer: TownRenderer, rig: CameraRig, appearance: Appearance | None = None
 ) -> NDArray[np.uint8]:
     """Pictures (cameras, h, w, 3) RGB of tick i; the drive's own appearance when None."""
     state = town_state(log, i)
     look = appearance if appearance is not None else appearance_of(log)
-    return picture(renderer, state, int(log.attrs["ego_row"]), log.frame(i).ego, rig, look, int(state.tick[0]))
+    place, ego_row = log.frame(i).ego.world_from_ego, int(log.attrs["ego_row"])
+    return picture(renderer, state, ego_row, place, rig, look, int(state.tick[0]))

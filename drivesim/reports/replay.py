@@ -77,14 +77,10 @@ def pictures(log: DriveLog, i: int, frame: Frame, rig: CameraRig) -> NDArray[np.
     if not log.has_state:
         raise LogError(f"{log.path} has neither pictures nor the embedded world's state: there is nothing to encode")
     from drivesim.recording.branches import stage
-    from drivesim.recording.rendering import picture
-    from drivesim.town.render import Appearance
-    from drivesim.town.state import TownState
+    from drivesim.recording.rendering import render_tick
 
-    state = log.state(i, TownState)
     _, renderer = stage(str(log.attrs["town"]))
-    look = Appearance.from_weather(state.weather, int(log.attrs.get("seed", 0) or 0))
-    return picture(renderer, state, int(log.attrs["ego_row"]), frame.ego, rig, look, i)
+    return render_tick(log, i, renderer, rig)
 
 
 def encode_log(log: DriveLog, model: WorldModel) -> Encoded:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +14,8 @@ from drivesim.datatypes import CameraRig, EgoState, Frame, Scenario
 from drivesim.geometry import Polyline
 from drivesim.geometry.bicycle import actions_from_motion
 from drivesim.worlds.imagined_batch import STEP_S, Floats, LatentStart
-from drivesim.worlds.routes import RoutePlan, lane_map, plan_route
-from drivesim.worlds.town_world import SCENERY_SEED, rig_views
+from drivesim.worlds.routes import RoutePlan, plan_route
+from drivesim.worlds.town_world import picture, town_renderer
 
 Array = NDArray[np.float64]
 Encode = Callable[[NDArray[np.uint8], CameraRig, EgoState], Floats]
@@ -114,19 +113,8 @@ def pictures(log: LoggedDrive, i: int, frame: Frame, rig: CameraRig) -> NDArray[
 
     state = log.state(i, TownState)
     look = Appearance.from_weather(state.weather, int(log.attrs.get("appearance_seed", 0) or 0))
-    views = rig_views(rig, frame.ego.world_from_ego)
-    drawn = town_renderer(str(log.attrs["town"])).render(
-        state, views, look, frame_seed=int(state.tick[0]), hide_row=int(log.attrs["ego_row"])
-    )
-    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
-
-
-@lru_cache(maxsize=2)
-def town_renderer(town: str) -> Any:
-    """The renderer of a town, made once per process; the scenery is that of `TownWorld`."""
-    from drivesim.town.render import TownRenderer
-
-    return TownRenderer(lane_map(town).network, seed=SCENERY_SEED)
+    renderer = town_renderer(str(log.attrs["town"]))
+    return picture(renderer, state, int(log.attrs["ego_row"]), frame.ego.world_from_ego, rig, look, int(state.tick[0]))
 
 
 def encode_drive(

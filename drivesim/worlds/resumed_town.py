@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from drivesim.config import ConfigError
 from drivesim.datatypes import CameraRig, Frame, Scenario
-from drivesim.town.scenery import scenery
 from drivesim.town.state import TownState
 from drivesim.town.town import Town
 from drivesim.worlds.cast import Cast
 from drivesim.worlds.ego_motion import EgoMotion
-from drivesim.worlds.logged_drive import town_renderer
 from drivesim.worlds.routes import RoutePlan, lane_map
-from drivesim.worlds.town_world import SCENERY_SEED, TownWorld
+from drivesim.worlds.town_world import TownWorld, town_solids
 from drivesim.worlds.variation import vary
 
 
@@ -67,7 +61,7 @@ class ResumedTown(TownWorld):
         lanes = lane_map(scenario.town)
         self.route, self.variation = start.route, vary(scenario, seed)
         self._scenario, self._seed = scenario, seed
-        self.town = Town(lanes.network, solids=_solids(scenario.town))
+        self.town = Town(lanes.network, solids=town_solids(scenario.town))
         self.town.restore(start.state())
         self.ego_row, self._near_s_m = start.ego_row, start.s_m
         self._motion, self._tick = EgoMotion(), 0
@@ -76,20 +70,9 @@ class ResumedTown(TownWorld):
         self._frame = self._observe()
         return self._frame
 
-    @property
-    def renderer(self) -> Any:
-        """The town's renderer, the one that renders logs again."""
-        return town_renderer(self.town.network.name)
-
     def _look(self, start: TownStart) -> Any:
         if self.rig is None:
             return None
         from drivesim.town.render import Appearance
 
         return Appearance.from_weather(self.town.state.weather, start.appearance_seed)
-
-
-@lru_cache(maxsize=4)
-def _solids(town: str) -> NDArray[np.float64]:
-    """Static boxes of the town's scenery, as where the log was recorded."""
-    return np.asarray(scenery(lane_map(town).network, SCENERY_SEED).solids, np.float64)

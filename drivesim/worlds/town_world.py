@@ -101,7 +101,7 @@ class TownWorld:
         self.route, self.variation = plan_route(scenario), vary(scenario, seed)
         lanes = lane_map(scenario.town)
         self._scenario, self._seed = scenario, seed
-        self.town = Town(lanes.network, seed=self.variation.traffic_seed, solids=_solids(scenario.town))
+        self.town = Town(lanes.network, seed=self.variation.traffic_seed, solids=town_solids(scenario.town))
         self.town.state.weather[:] = self.variation.weather
         self._motion, self._tick, self._near_s_m = EgoMotion(), 0, self.variation.start_s_m
         self.ego_row = self._spawn_ego()
@@ -161,14 +161,12 @@ class TownWorld:
     @property
     def renderer(self) -> Any:
         """The town's renderer, made once per process."""
-        return _renderer(self.town.network.name)
+        return town_renderer(self.town.network.name)
 
     def render(self, rig: CameraRig, appearance: Any = None) -> NDArray[np.uint8]:
         """(v, h, w, 3) RGB of the rig's cameras at this tick; `appearance` None is the episode's own."""
-        views = rig_views(rig, self.world_from_ego)
         look = appearance if appearance is not None else self.appearance
-        drawn = self.renderer.render(self.town.state, views, look, frame_seed=self._tick, hide_row=self.ego_row)
-        return np.ascontiguousarray(drawn.bgra[..., 2::-1])
+        return picture(self.renderer, self.town.state, self.ego_row, self.world_from_ego, rig, look, self._tick)
 
     @property
     def appearance(self) -> Any:
@@ -335,14 +333,23 @@ def rig_views(rig: CameraRig, world_from_ego: Pose) -> Any:
     )  # fmt: skip
 
 
+def picture(
+    renderer: Any, state: TownState, row: int, world_from_ego: Pose, rig: CameraRig, look: Any, seed: int
+) -> NDArray[np.uint8]:
+    """The rig's pictures (cameras, h, w, 3) RGB of a state, the ego itself (its row) not drawn."""
+    drawn = renderer.render(state, rig_views(rig, world_from_ego), look, frame_seed=seed, hide_row=row)
+    return np.ascontiguousarray(drawn.bgra[..., 2::-1])
+
+
 @lru_cache(maxsize=2)
-def _renderer(town: str) -> Any:
+def town_renderer(town: str) -> Any:
+    """The renderer of a town, made once per process."""
     from drivesim.town.render import TownRenderer
 
     return TownRenderer(lane_map(town).network, seed=SCENERY_SEED)
 
 
 @lru_cache(maxsize=4)
-def _solids(town: str) -> Array:
+def town_solids(town: str) -> Array:
     """Static boxes of the town's scenery; the embedded server has the same."""
     return np.asarray(scenery(lane_map(town).network, SCENERY_SEED).solids, np.float64)
