@@ -45,6 +45,7 @@ class CacheConfig:
     branch_share: float = 0.15
     branch_steps: int = 4
     risk_steps: int = 6
+    twin_share: float = 0.0  # of the ticks get a twin in which one thing of the world is another, see `training.twins`
     jitter_deg: float = 1.0
     jitter_m: float = 0.03
     workers: int = 2

@@ -6,13 +6,21 @@ Truth is kept beside, for heads and probes only; nothing that shapes the latent 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.labels import READOUT_COLUMNS
+
+
+def _no_pictures() -> NDArray[np.uint8]:
+    return np.zeros((0, 3, 0, 0, 0, 3), np.uint8)
+
+
+def _no_rows() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Clips:
         branch_start: (M,) row of the state they leave from.
         branch_action: (M, 2, h, 2), branch_speed: (M, 2, h + 1).
         branch_reads: (M, 2, h, columns) truth of `training.labels.READOUT_COLUMNS` along the branches.
+        twin_views: (T, 3, v, 72, 128, 3) of `training.twins`: a moment's twin in the episode's look, then the moment
+            and its twin in another look; twin_start: (T,) row of the moment. None of them where none were made.
     """
 
     views_a: NDArray[np.uint8]
@@ -44,6 +54,8 @@ class Clips:
     branch_action: NDArray[np.float32]
     branch_speed: NDArray[np.float32]
     branch_reads: NDArray[np.float32]
+    twin_views: NDArray[np.uint8] = field(default_factory=_no_pictures)
+    twin_start: NDArray[np.int64] = field(default_factory=_no_rows)
 
     @staticmethod
     def load(path: Path) -> Clips:
@@ -59,6 +71,8 @@ class Clips:
         own = ("cameras_b", "intrinsics", "cameras_a", "episode", "branch_start", "branch_action", "branch_speed",
                "branch_reads")  # fmt: skip
         fixed = {key: columns.pop(key) for key in own}
+        if (path / "twins.npy").exists():
+            fixed |= {"twin_start": np.load(path / "twins.npy"), "twin_views": picture("twin_views")}
         return Clips(
             views_a=picture("views_a"), views_b=picture("views_b"), branch_views=picture("branch_views"),
             table=columns, **fixed,

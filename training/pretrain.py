@@ -35,6 +35,10 @@ class PretrainConfig:
     behavior_weight: float = 0.5
     pairs: int = 16  # branched states a step: what another action would have led to is the hardest negative
     branch_weight: float = 0.5
+    twins: int = (
+        0  # moments a step beside which one thing of the world is another: the hardest negative for what is small
+    )
+    twin_weight: float = 0.5
     keep_side: float = 0.5  # probability that a step sees the cameras to the sides
     keep_rear: float = 0.25
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
@@ -74,11 +78,18 @@ class Pretrainer(nn.Module):
         total = total + config.inverse_weight * inverse + config.behavior_weight * behavior
         caused = chosen = torch.zeros(())
         if batch.branch_action is not None:
-            caused, chosen = self.branch_contrast(latents[4 * b :], batch.branch_action, batch.branch_speed)
+            caused, chosen = self.branch_contrast(
+                latents[4 * b : len(latents) - 4 * batch.twins], batch.branch_action, batch.branch_speed
+            )
             total = total + config.branch_weight * caused
+        changed = told = torch.zeros(())
+        if batch.twins:
+            changed, told = twin_contrast(latents[-4 * batch.twins :])
+            total = total + config.twin_weight * changed
         terms = {
             "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "caused": caused,
-            "chosen": chosen, "spread": gaussian, "inverse": inverse, "behavior": behavior,
+            "chosen": chosen, "changed": changed, "told": told, "spread": gaussian, "inverse": inverse,
+            "behavior": behavior,
         }  # fmt: skip
         metrics = {name: float(value.detach()) for name, value in terms.items()}
         return total, metrics, torch.cat([a1, b2]).detach()
@@ -107,6 +118,26 @@ class Pretrainer(nn.Module):
         return loss, (own > other).float().mean()
 
 
+def twin_contrast(latents: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
+    """A moment and its twin, each recognised in another look by what the two do not share.
+
+    The slots' similarities are summed, not averaged: what is small is seen by one or two of them.
+
+    Args:
+        latents: (4 t, n, d): t moments and their twins in one look, then the same in another.
+
+    Returns:
+        loss (), and the share told from the twin (0.5 by chance).
+    """
+    here, there = latents.chunk(2)
+    x = nn.functional.normalize(here - here.mean(0), dim=-1)
+    y = nn.functional.normalize(there - there.mean(0), dim=-1)
+    own = (x * y).sum((1, 2))
+    other = torch.stack([(x * y.roll(len(y) // 2, 0)).sum((1, 2)), (y * x.roll(len(x) // 2, 0)).sum((1, 2))])
+    loss = nn.functional.softplus((other - own) / temperature).mean()
+    return loss, (own > other).float().mean()
+
+
 def choose_views(views: int, config: PretrainConfig, rng: np.random.Generator) -> NDArray[np.int64]:
     """Camera dropout for a whole step: what looks ahead always, sides and rear sometimes (and then for free)."""
     keep = [True] * min(3, views)
@@ -120,11 +151,14 @@ class Batch:
     """One step's pictures and what was done between them.
 
     Attributes:
-        views: (4 b + 4 m, v, 3, h, w) uint8: A0, A1, B1, B2 of b clips; two ticks and two futures of m states.
-        intrinsics (v, 4); cameras (4 b + 4 m, v, 3, 4).
+        views: (4 b + 4 m + 4 t, v, 3, h, w) uint8: A0, A1, B1, B2 of b clips; two ticks and two futures of m states;
+            t moments with their twins.
+        intrinsics (v, 4); cameras (4 b + 4 m + 4 t, v, 3, 4).
         action (b, 3, 2), speed (b, 3) at the three ticks of a clip.
         branch_action: (2, m, p, 2) what leads to the futures, p steps ahead; None without branches.
         branch_speed: (m,).
+        twins: how many moments stand at the end of the views with their twins: t in one look, their t twins, both again
+            in another look.
     """
 
     views: Tensor
@@ -134,13 +168,14 @@ class Batch:
     speed: Tensor
     branch_action: Tensor | None
     branch_speed: Tensor
+    twins: int = 0
 
 
 def read_batch(
     clips: Clips, starts: NDArray[np.int64], chosen: NDArray[np.int64],
-    branches: NDArray[np.int64] | None = None, steps: int = 1,
+    branches: NDArray[np.int64] | None = None, steps: int = 1, twins: NDArray[np.int64] | None = None,
 ) -> Batch:  # fmt: skip
-    """Clips from `starts`, and branched states (if any) with their futures `steps` steps on; `chosen` views of each."""
+    """`chosen` views of clips from `starts`, of branched states with their futures `steps` steps on, and of twins."""
     fixed = np.broadcast_to(clips.cameras_a[chosen], (len(starts), len(chosen), 3, 4))
     pictures = [clips.views_a[starts], clips.views_a[starts + 1], clips.views_b[starts + 1], clips.views_b[starts + 2]]
     cameras = [fixed, fixed, clips.cameras_b[starts + 1][:, chosen], clips.cameras_b[starts + 2][:, chosen]]
@@ -152,11 +187,17 @@ def read_batch(
         cameras += [np.broadcast_to(clips.cameras_a[chosen], (len(rows), len(chosen), 3, 4))] * 4
         action = torch.from_numpy(clips.branch_action[branches, :, :steps]).transpose(0, 1)
         speed = torch.from_numpy(clips.branch_speed[branches, 0, 0])
+    count = 0 if twins is None else len(twins)
+    if twins is not None and count:
+        drawn = clips.twin_views[twins]
+        pictures += [clips.views_a[clips.twin_start[twins]], drawn[:, 0], drawn[:, 1], drawn[:, 2]]
+        cameras += [np.broadcast_to(clips.cameras_a[chosen], (count, len(chosen), 3, 4))] * 4
     views = torch.from_numpy(np.concatenate([picture[:, chosen] for picture in pictures])).permute(0, 1, 4, 2, 3)
     window = starts[:, None] + np.arange(3)
     return Batch(
         views, torch.from_numpy(clips.intrinsics[chosen]), torch.from_numpy(np.concatenate(cameras)),
         torch.from_numpy(clips.table["action"][window]), torch.from_numpy(clips.table["speed"][window]), action, speed,
+        count,
     )  # fmt: skip
 
 
@@ -192,7 +233,8 @@ def pretrain(
         visible = choose_views(len(clips.intrinsics), config, rng)
         ahead = int(rng.integers(2, clips.branch_action.shape[2] + 1)) if len(branched) else 1
         pairs = rng.choice(branched, min(config.pairs, len(branched)), replace=False)
-        batch = read_batch(clips, rows, visible, pairs, ahead)
+        twins = rng.choice(len(clips.twin_start), min(config.twins, len(clips.twin_start)), replace=False)
+        batch = read_batch(clips, rows, visible, pairs, ahead, twins)
         read_s = time.monotonic() - began
         loss, metrics, latents = model.loss(batch, torch.from_numpy(groups), config, generator)
         optimizer.zero_grad()

@@ -27,10 +27,11 @@ from training.dynamics import DynamicsConfig, encode_clips, load_latents, save_l
 from training.heads import HeadsConfig, HeadTrainer, train_heads
 from training.pretrain import PretrainConfig, pretrain
 from training.recording import RecordingConfig, ensure_logs
+from training.twins import build_twins
 
 OBJECTIVE = (
-    "contrastive prediction across two renderings, inverse dynamics, behaviour, episode-centred SIGReg; "
-    "no pixels, depth, maps or boxes as targets"
+    "contrastive prediction across two renderings, twins of moments told apart, inverse dynamics, behaviour, "
+    "episode-centred SIGReg; no pixels, depth, maps or boxes as targets"
 )
 Progress = Callable[[str, float, dict[str, float]], None]
 
@@ -86,6 +87,7 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
     began = time.monotonic()
     logs = ensure_logs(recipe.recording, out / "logs", recipe.seed, lambda share: on_progress("record", share, {}))
     build_cache(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("render", share, {}))
+    build_twins(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("twins", share, {}))
     clips = Clips.load(out / "cache")
     steps = recipe.pretrain.steps
     encoder = pretrain(

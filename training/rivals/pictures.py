@@ -55,10 +55,14 @@ def part_of(clips: Clips, first: int, stop: int) -> Clips:
     """The cache's drives `first` to `stop` (not included), their branches with them; pictures stay on disk."""
     low, high = (int(np.searchsorted(clips.episode, e)) for e in (first, stop))
     start, end = (int(np.searchsorted(clips.branch_start, row)) for row in (low, high))
+    # Twins lie drive by drive, their ticks in any order.
+    own = np.flatnonzero((clips.twin_start >= low) & (clips.twin_start < high))
+    twins = slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(0, 0)
     return replace(
         clips, views_a=clips.views_a[low:high], views_b=clips.views_b[low:high], cameras_b=clips.cameras_b[low:high],
         episode=clips.episode[low:high], table={key: value[low:high] for key, value in clips.table.items()},
         branch_views=clips.branch_views[start:end], branch_start=clips.branch_start[start:end] - low,
         branch_action=clips.branch_action[start:end], branch_speed=clips.branch_speed[start:end],
-        branch_reads=clips.branch_reads[start:end],
+        branch_reads=clips.branch_reads[start:end], twin_views=clips.twin_views[twins],
+        twin_start=clips.twin_start[twins] - low,
     )  # fmt: skip
