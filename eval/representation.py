@@ -106,12 +106,13 @@ def branch_targets(clips: Clips, chosen: NDArray[np.int64]) -> tuple[Tensor, Ten
 
 
 def judge(
-    encoder: SlotEncoder, train: Clips, tests: dict[str, Clips], seed: int
-) -> tuple[dict[str, Any], Probe, dict[str, Latents]]:
+    encoder: SlotEncoder, train: Clips, tests: dict[str, Clips], seed: int, ticks: int = MAX_ROWS,
+    branches: int = MAX_BRANCHES,
+) -> tuple[dict[str, Any], Probe, dict[str, Latents]]:  # fmt: skip
     """Fit probes on the training cache (ticks in both looks, and branches), score them on every test cache."""
     rng = np.random.default_rng(seed)
-    keep = np.sort(rng.permutation(with_past(train))[:MAX_ROWS])
-    chosen = np.sort(rng.permutation(train.branched())[:MAX_BRANCHES])
+    keep = np.sort(rng.permutation(with_past(train))[:ticks])
+    chosen = np.sort(rng.permutation(train.branched())[:branches])
     needed = np.unique(np.concatenate([keep - 1, keep]))
     position = {int(row): k for k, row in enumerate(needed)}
     part = replace(

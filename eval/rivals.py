@@ -40,6 +40,7 @@ from training.rivals.training import require_rival, train_rival
 from training.train import Recipe, load_recipe
 
 BASE = "contrastive"
+PROBE_TICKS, PROBE_BRANCHES = 1500, 200  # what probes are fitted on: as many for every rival, encoded anew for each
 BESIDE = ("constant-velocity", "expert", "latent-oracle")  # not trained here: floor, rule on truth, planner's ceiling
 MEASURES = ("driving_score", "success_rate", "route_completion", "collisions_per_km", "red_lights", "mean_speed")
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "rivals.toml"
@@ -92,7 +93,8 @@ def trained(
     path = train_rival(rival, replace(recipe, seed=seed), parts[0], run, logs, tell(rival, seed))
     done = run / "probes.json"
     if not done.exists():
-        scores, _, _ = judge(load_rival(path).encoder, parts[0], {"held_out": parts[1]}, seed)
+        encoder = load_rival(path).encoder
+        scores, _, _ = judge(encoder, parts[0], {"held_out": parts[1]}, seed, PROBE_TICKS, PROBE_BRANCHES)
         write_json(done, finite(scores))
     card = json.loads((run / "card.json").read_text())
     kept_parts = ("collapse", "encoder", "calibration", "targets", "idea")
