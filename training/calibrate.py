@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from drivesim.models import WorldModel
 from drivesim.models.heads import RISKS
-from training.heads import HeadTrainer, imagined_kinematics, pairs
+from training.heads import HeadTrainer, pairs
 
 
 @torch.no_grad()
@@ -16,26 +16,14 @@ def risk_logits(
     model: WorldModel, trainer: HeadTrainer, rng: np.random.Generator, states: int = 1200
 ) -> tuple[Tensor, Tensor]:
     """Logits and labels (m, 3) at imagined moments of a plain sample of states (no rare ones drawn more often)."""
-    table, horizon = trainer.table, trainer.config.horizon
     logits, labels = [], []
+    everything = torch.arange(trainer.table["risk"].shape[1])
     for rows in np.array_split(rng.choice(trainer.risk_rows, min(states, len(trainer.risk_rows)), replace=False), 12):
         index = torch.from_numpy(rows)
         context = pairs(trainer.latents, index, rng)
-        k = table["risk"].shape[1]
-        actions, speeds = (
-            table["candidate_action"][index][:, :, :horizon],
-            table["candidate_speed"][index][:, :, :horizon],
-        )
-        distances = table["candidate_distance"][index][:, :, :horizon]
-        wide = context.repeat_interleave(k, dim=0)
-        start = table["speed"][index].repeat_interleave(k)
-        imagined, _ = model.predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), start)
-        features = imagined_kinematics(
-            table["kinematics"][index][:, None].expand(-1, k, -1), speeds, actions, distances
-        )
-        now = context[:, None, None, 1].expand(-1, k, horizon, -1, -1).flatten(0, 2)
-        logits.append(model.risk(torch.stack([now, imagined.flatten(0, 1)], dim=1), features.flatten(0, 2)))
-        labels.append(table["risk"][index][:, :, :horizon].flatten(0, 2))
+        seen, features, label = trainer.risk_queries(context, index, everything.expand(len(index), -1))
+        logits.append(model.risk(seen, features))
+        labels.append(label)
     return torch.cat(logits), torch.cat(labels)
 
 

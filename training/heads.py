@@ -18,6 +18,7 @@ from training.dynamics import Latents
 from training.pretrain import cosine_schedule
 
 STEP_S = 0.5
+HEADS = ("policy", "clone", "risk", "read")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ def imagined_kinematics(now: Tensor, speeds: Tensor, actions: Tensor, distances:
     return out
 
 
+@torch.no_grad()
+def imagined_pairs(predictor: LatentPredictor, context: Tensor, actions: Tensor, speed: Tensor) -> Tensor:
+    """Now beside every imagined moment: pairs (b, k, p, 2, n, d), as `WorldModel.risks` asks.
+
+    Args:
+        context: (b, 2, n, d) last two latents; actions (b, k, p, 2); speed (b,) now, m/s.
+    """
+    k, p = actions.shape[1:3]
+    wide = context.repeat_interleave(k, dim=0)
+    imagined, _ = predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), speed.repeat_interleave(k))
+    now = context[:, None, None, 1].expand(-1, k, p, -1, -1)
+    return torch.stack([now, imagined.view(now.shape)], dim=3)
+
+
 def pairs(latents: Latents, rows: Tensor, rng: np.random.Generator) -> Tensor:
     """Last two latents (b, 2, n, d) of rows, in either appearance."""
     source = latents.a if rng.random() < 0.5 else latents.b
@@ -83,15 +98,12 @@ class HeadTrainer:
         self.rows = with_past(clips)
         calm = self.rows[clips.table["mode"][self.rows] == 0]
         self.calm = calm if len(calm) else self.rows  # a handful of drives may hold no calm one
-        risky = clips.table["risk_valid"][self.rows] > 0.5
+        # States that already collide teach nothing: whatever one does, the first step collides.
+        risky = (clips.table["risk_valid"][self.rows] > 0.5) & (clips.table["risk"][self.rows][:, :, 0, 0].min(1) < 0.5)
         self.risk_rows = self.rows[risky]
         eventful = clips.table["risk"][self.risk_rows].reshape(len(self.risk_rows), -1).max(1) > 0.5
         self.eventful, self.calm_risk = self.risk_rows[eventful], self.risk_rows[~eventful]
         self.standing = self.rows[clips.table["speed"][self.rows] < 1.0]
-
-    def modules(self) -> nn.ModuleDict:
-        """All heads, for the optimiser."""
-        return nn.ModuleDict({"policy": self.policy, "clone": self.clone, "risk": self.risk, "read": self.read})
 
     def pick(self, common: np.ndarray, rare: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:  # type: ignore[type-arg]
         """Half of the batch from the rare rows, where there are both kinds."""
@@ -119,27 +131,43 @@ class HeadTrainer:
         logits = self.clone(self.noisy(rows, rng), self.table["kinematics"][rows])
         return torch.as_tensor(-(soft_bins(self.table["action"][rows, 0]) * logits.log_softmax(-1)).sum(-1).mean())
 
-    def risk_loss(self, rng: np.random.Generator) -> Tensor:
-        """Binary cross-entropy at imagined moments of hypothetical drives (and at now, from the encoding)."""
-        rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
-        context, k = self.noisy(rows, rng), self.config.candidates
-        chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), k)))
-        index = torch.arange(len(rows))[:, None]
-        horizon = self.config.horizon
-        actions = self.table["candidate_action"][rows][index, chosen][:, :, :horizon]
-        speeds = self.table["candidate_speed"][rows][index, chosen][:, :, :horizon]
-        distances = self.table["candidate_distance"][rows][index, chosen][:, :, :horizon]
-        labels = self.table["risk"][rows][index, chosen][:, :, :horizon]
-        with torch.no_grad():
-            wide = context.repeat_interleave(k, dim=0)
-            start = self.table["speed"][rows].repeat_interleave(k)
-            imagined, _ = self.predictor.rollout(wide[:, 0], wide[:, 1], actions.flatten(0, 1), start)
-        features = imagined_kinematics(
-            self.table["kinematics"][rows][:, None].expand(-1, k, -1), speeds, actions, distances
+    def foreseen(self, context: Tensor, actions: Tensor, speed: Tensor) -> Tensor:
+        """What the risk head looks at: now beside every imagined moment (controls look at something else).
+
+        Args:
+            context: (b, 2, n, d) last two latents; actions (b, k, p, 2); speed (b,) now, m/s.
+
+        Returns:
+            (b, k, p, 2, n, d).
+        """
+        return imagined_pairs(self.predictor, context, actions, speed)
+
+    def risk_queries(self, context: Tensor, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Questions about hypothetical drives, with the answers.
+
+        Args:
+            context: (b, 2, n, d) last two latents of rows (b,); chosen (b, k) candidates of each.
+
+        Returns:
+            pairs (m, 2, n, d), kinematics (m, 16) and labels (m, 3), where m = b * k * horizon.
+        """
+        horizon, index = self.config.horizon, torch.arange(len(rows))[:, None]
+        actions, speeds, distances, labels = (
+            self.table[name][rows][index, chosen][:, :, :horizon]
+            for name in ("candidate_action", "candidate_speed", "candidate_distance", "risk")
         )
-        now = context[:, None, None, 1].expand(-1, k, horizon, -1, -1).flatten(0, 2)
-        logits = self.risk(torch.stack([now, imagined.flatten(0, 1)], dim=1), features.flatten(0, 2))
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels.flatten(0, 2))
+        now = self.table["kinematics"][rows][:, None].expand(-1, chosen.shape[1], -1)
+        features = imagined_kinematics(now, speeds, actions, distances)
+        pairs = self.foreseen(context, actions, self.table["speed"][rows])
+        return pairs.flatten(0, 2), features.flatten(0, 2), labels.flatten(0, 2)
+
+    def risk_loss(self, rng: np.random.Generator) -> Tensor:
+        """Binary cross-entropy at imagined moments of hypothetical drives."""
+        rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
+        context = self.noisy(rows, rng)
+        chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), self.config.candidates)))
+        pairs, features, labels = self.risk_queries(context, rows, chosen)
+        return nn.functional.binary_cross_entropy_with_logits(self.risk(pairs, features), labels)
 
     def read_loss(self, rng: np.random.Generator) -> Tensor:
         """Probes for reports, on encoded latents."""
@@ -169,10 +197,11 @@ class HeadTrainer:
 
 
 def train_heads(
-    trainer: HeadTrainer, run: Run, seed: int, on_step: Callable[[int, dict[str, float]], None] | None = None
-) -> dict[str, TwoTowers]:
-    """Train all heads; returns them by name."""
-    config, modules = trainer.config, trainer.modules()
+    trainer: HeadTrainer, run: Run, seed: int, on_step: Callable[[int, dict[str, float]], None] | None = None,
+    names: tuple[str, ...] = HEADS,
+) -> dict[str, TwoTowers]:  # fmt: skip
+    """Train all heads, or some; returns them by name."""
+    config, modules = trainer.config, nn.ModuleDict({name: getattr(trainer, name) for name in names})
     torch.manual_seed(seed + 2)
     optimizer = torch.optim.AdamW(modules.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     modules.train()
@@ -181,10 +210,7 @@ def train_heads(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * cosine_schedule(step, config.steps, 0.05)
         began = time.monotonic()
-        losses = {
-            "policy": trainer.policy_loss(rng), "clone": trainer.clone_loss(rng), "risk": trainer.risk_loss(rng),
-            "read": trainer.read_loss(rng),
-        }  # fmt: skip
+        losses: dict[str, Tensor] = {name: getattr(trainer, f"{name}_loss")(rng) for name in names}
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(modules.parameters(), 5.0)
@@ -194,4 +220,4 @@ def train_heads(
         if on_step is not None:
             on_step(step, metrics)
     modules.eval()
-    return {"policy": trainer.policy, "clone": trainer.clone, "risk": trainer.risk, "read": trainer.read}
+    return {name: getattr(trainer, name) for name in names}

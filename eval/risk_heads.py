@@ -1,0 +1,89 @@
+"""The risk head's controls: the same head, trained the same way on the same cache, but shown less."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from drivesim.models import WorldModel
+from drivesim.models.heads import RISKS, HeadConfig, TwoTowers
+from drivesim.models.predictor import LatentPredictor
+from drivesim.runs import Run
+from training.clips import Clips
+from training.dynamics import Latents, encode_clips, load_latents
+from training.heads import HeadsConfig, HeadTrainer, train_heads
+from training.train import load_recipe
+
+SAME = 0.01  # latents whose means differ by less, in standard deviations, are of the checkpoint's encoder
+
+
+class NoImagination(HeadTrainer):
+    """Shown the last two latents, all that imagination starts from, instead of now and the imagined moment."""
+
+    def foreseen(self, context: Tensor, actions: Tensor, speed: Tensor) -> Tensor:
+        """(b, k, p, 2, n, d), the same for every candidate and step; what differs is the kinematics beside it."""
+        k, p = actions.shape[1:3]
+        return context[:, None, None].expand(-1, k, p, -1, -1, -1)
+
+
+class NoVision(NoImagination):
+    """Shown the kinematics of the asked moment alone."""
+
+    def __init__(
+        self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
+    ) -> None:
+        super().__init__(clips, latents, predictor, heads, config)
+        self.risk = TwoTowers(heads, len(RISKS), vision=False)
+
+
+TRAINERS: dict[str, type[HeadTrainer]] = {
+    "imagination": HeadTrainer, "no imagination": NoImagination, "no vision": NoVision,
+}  # fmt: skip
+
+
+def latents_of(run: Path, clips: Clips, model: WorldModel) -> Latents:
+    """The run's encoded cache where it is of this encoder, else encoded again."""
+    kept = run / "checkpoints" / "latents.pt"
+    if kept.exists():
+        latents = load_latents(kept)
+        if float(((latents.mean - model.mean) / model.scale).abs().max()) < SAME:
+            return latents
+    return encode_clips(clips, model.encoder)
+
+
+def heads_config(run: Path, steps: int) -> HeadsConfig:
+    """How the run's own heads were trained; another number of steps where one is asked for."""
+    recipe = run / "config.toml"
+    found = load_recipe(recipe).heads if recipe.exists() else HeadsConfig()
+    return HeadsConfig(**{**asdict(found), "steps": steps or found.steps})
+
+
+def trained_heads(
+    run: Path, clips: Clips, model: WorldModel, config: HeadsConfig, folder: Path, key: str, seed: int,
+    labels: tuple[str, ...] = tuple(TRAINERS),
+) -> dict[str, TwoTowers]:  # fmt: skip
+    """Risk heads by labels of TRAINERS; read from `folder` where an earlier call left them.
+
+    Args:
+        key: identity of the whole checkpoint: imagination depends on its predictor, too.
+    """
+    told = hashlib.sha256(repr(sorted(asdict(config).items())).encode()).hexdigest()[:8]
+    found: dict[str, TwoTowers] = {}
+    latents: Latents | None = None
+    for label in labels:
+        kind = TRAINERS[label]
+        path = folder / f"{label.replace(' ', '-')}-{key}-{told}-{seed}.pt"
+        head = TwoTowers(model.config.heads, len(RISKS), vision=kind is not NoVision)
+        if not path.exists():
+            latents = latents if latents is not None else latents_of(run, clips, model)
+            torch.manual_seed(seed)
+            trainer = kind(clips, latents, model.predictor, model.config.heads, config)
+            log = Run.create(folder / path.stem, config, head=label, checkpoint=key)
+            torch.save(train_heads(trainer, log, seed, names=("risk",))["risk"].state_dict(), path)
+        head.load_state_dict(torch.load(path, weights_only=True))
+        found[label] = head.eval()
+    return found
