@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from drivesim.config import ConfigError
 from drivesim.datatypes import Camera, CameraRig, CameraSpec, EgoState, RouteAhead, default_rig
 from drivesim.models import CheckpointError, WorldModel, WorldModelConfig, read_card
 from drivesim.models.encoder import token_rays
 from drivesim.models.heads import ACCELERATION_BINS_MPS2, acceleration_quantile, expected_acceleration
-from drivesim.models.predictor import LatentPredictor, PredictorConfig
+from drivesim.models.predictor import LatentPredictor, PredictorConfig, prefix_features, speeds_along
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout, resize_area
 from drivesim.planning.latent_planner import LatentPlanner
 from drivesim.planning.proposals import drive_route, two_phase
 from training.calibrate import expected_calibration_error
-from training.dynamics import rollout_loss
+from training.dynamics import bootstrap, rollout_loss
 from training.heads import soft_bins
 from training.objectives import CollapseError, contrast, effective_rank, require_healthy, spread
 
@@ -120,6 +121,71 @@ def test_a_rollout_is_its_steps() -> None:
             torch.testing.assert_close(latents[:, step], current)
     assert doubt.shape == (2, 3)
     assert (doubt >= 0).all()
+
+
+def prefix_predictor(members: int = 2) -> LatentPredictor:
+    """One whose blocks do something, in prefix mode, of members that part before the last block."""
+    config = PredictorConfig(
+        4, 8, width=32, members=members, mode="prefix", own_blocks=True, slot_modulation=True, horizon=3
+    )
+    predictor = LatentPredictor(config).eval()
+    for name, value in predictor.named_parameters():
+        if "modulation" in name or "slot" in name:
+            torch.nn.init.normal_(value, std=0.1)
+    return predictor
+
+
+def test_a_prefix_is_told_whatever_comes_after_it() -> None:
+    torch.manual_seed(4)
+    predictor, speed = prefix_predictor(), torch.tensor([4.0, 1.0])
+    z0, z1, actions = torch.randn(2, 4, 8), torch.randn(2, 4, 8), torch.randn(2, 5, 2)
+    with torch.no_grad():
+        latents, doubt = predictor.rollout(z0, z1, actions, speed)
+        assert latents.shape == (2, 5, 4, 8) and doubt.shape == (2, 5) and (doubt > 0).all()
+        for steps in (1, 2, 3):
+            torch.testing.assert_close(predictor.rollout(z0, z1, actions[:, :steps], speed)[0], latents[:, :steps])
+        torch.testing.assert_close(predictor(z0, z1, actions[:, 0], speed).mean(0), latents[:, 0])
+        some = predictor.unroll(z0, z1, actions[:, :3], speed, torch.tensor([0, 2])).mean(0)
+        torch.testing.assert_close(some, latents[:, [0, 2]])
+        # beyond its horizon it goes on from what it imagined
+        later = speeds_along(actions[:, :3], speed)[:, -1]
+        onward, _ = predictor.rollout(latents[:, 1], latents[:, 2], actions[:, 3:], later)
+        torch.testing.assert_close(onward, latents[:, 3:])
+
+
+def test_many_candidates_are_told_like_one() -> None:
+    torch.manual_seed(5)
+    predictor = prefix_predictor()
+    z0, z1, actions = torch.randn(1, 4, 8), torch.randn(1, 4, 8), torch.randn(150, 3, 2)
+    with torch.no_grad():
+        wide = [z.expand(150, -1, -1) for z in (z0, z1)]
+        together, _ = predictor.rollout(*wide, actions, torch.full((150,), 5.0))
+        alone, _ = predictor.rollout(z0, z1, actions[77:78], torch.tensor([5.0]))
+    torch.testing.assert_close(together[77:78], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_dead_reckoning_stands_in_the_prefix() -> None:
+    """Three seconds along a circle of 10 m radius at 5 m/s; and braking to a stop."""
+    circle = torch.tensor([[[0.0, 0.1]] * 6])
+    told = prefix_features(circle, torch.tensor([5.0]))[0, -1]
+    angle = 5.0 * 3.0 / 10.0
+    expected = [10 * math.sin(angle) / 10, 10 * (1 - math.cos(angle)) / 2, 3 * angle]
+    torch.testing.assert_close(told[5:8], torch.tensor(expected), atol=0.02, rtol=0.01)
+    stop = prefix_features(torch.tensor([[[-4.0, 0.0]] * 6]), torch.tensor([4.0]))[0, -1]
+    assert float(stop[8]) == 0.0 and float(stop[5]) == pytest.approx(0.2, abs=0.01)  # v^2 / 2a = 2 m
+
+
+def test_an_unknown_mode_is_named() -> None:
+    with pytest.raises(ConfigError, match="autoregressive, prefix"):
+        PredictorConfig(mode="recursive")
+
+
+def test_each_member_leaves_other_drives_out() -> None:
+    weights = bootstrap(np.repeat(np.arange(40), 3).astype(np.int32), 2, 0.5, 0)
+    assert weights.shape == (2, 40)
+    assert torch.equal((weights > 0).sum(0), torch.ones(40, dtype=torch.long))
+    torch.testing.assert_close(weights.mean(1), torch.ones(2))
+    assert torch.equal(bootstrap(np.arange(10).astype(np.int32), 2, 0.0, 0), torch.ones(2, 10))
 
 
 def test_the_rollout_loss_of_perfect_targets_is_zero_for_one_member() -> None:
