@@ -26,13 +26,14 @@ from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import write_json
 from eval.probes import REGRESSIONS, Probe, fit_probe, r_squared, retrieval, score_probe, target_table
+from training.batches import choose_views, read_batch
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips, episode_batches
 from training.dynamics import Latents, encode_clips
 from training.heads import with_past
 from training.labels import READOUT_COLUMNS
 from training.objectives import effective_rank
-from training.pretrain import choose_views, cosine_schedule, read_batch
+from training.pretrain import cosine_schedule
 from training.recording import RecordingConfig, ensure_logs
 from training.train import Recipe
 

@@ -5,8 +5,12 @@ No term sees a pixel as a target, nor any truth: images, calibration, ego motion
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from training.ranks import gathered
 
 
 def contrast(predicted: Tensor, target: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -25,7 +29,7 @@ def contrast(predicted: Tensor, target: Tensor, temperature: float = 0.1) -> tup
     x = nn.functional.normalize(predicted - predicted.mean(0, keepdim=True), dim=-1)
     y = nn.functional.normalize(target - target.mean(0, keepdim=True), dim=-1)
     similarity = torch.einsum("ind,jnd->nij", x, y) / temperature
-    rows = torch.arange(len(x))
+    rows = torch.arange(len(x), device=x.device)
     labels = rows.expand(similarity.shape[0], -1)
     per_slot = nn.functional.cross_entropy(similarity.flatten(0, 1), labels.flatten())
     joint = similarity.mean(0) * 2.0
@@ -39,34 +43,37 @@ def spread(
     """Sketched isotropic Gaussian regularisation of episode-centred latents (SIGReg, LeJEPA 2025).
 
     Compares the empirical characteristic function along random directions with a Gaussian's, per slot.
-    Centring by episode keeps the term from being satisfied by a code of the episode's appearance.
+    Centring by episode keeps the term from being satisfied by a code of the episode's appearance. With several ranks it
+    is the statistic of all their rows.
 
     Args:
         latents: (b, n, d).
         episodes: (b,) index of each row's episode within the batch, 0..e-1.
     """
-    b, n, d = latents.shape
+    n, d = latents.shape[1:]
     count = int(episodes.max()) + 1
-    totals = torch.zeros(count, n, d).index_add_(0, episodes, latents)
     sizes = torch.bincount(episodes, minlength=count).clamp(min=1)[:, None, None]
-    centred = latents - (totals / sizes)[episodes]
-    basis = nn.functional.normalize(torch.randn(d, directions, generator=generator), dim=0)
+    device = latents.device
+    sizes, episodes = sizes.to(device), episodes.to(device)
+    totals = torch.zeros(count, n, d, device=device).index_add_(0, episodes, latents)
+    centred = gathered(latents - (totals / sizes)[episodes])
+    drawn = torch.randn(d, directions, generator=generator)  # by the same dice on every device
+    basis = nn.functional.normalize(drawn, dim=0).to(device)
     projected = (centred @ basis).permute(1, 0, 2)  # (n, b, directions)
     projected = projected / projected.std(dim=1, keepdim=True).mean().clamp(min=0.2)
     step = 3.0 / (knots - 1)
     # Chebyshev recurrence: one cosine and one sine, then multiply-adds for the other knots.
     cos_1, sin_1 = torch.cos(step * projected), torch.sin(step * projected)
     cos_k, sin_k, cos_before, sin_before = cos_1, sin_1, torch.ones_like(cos_1), torch.zeros_like(sin_1)
-    total = torch.zeros(())
+    total = torch.zeros((), device=device)
     for k in range(1, knots):
-        t = torch.tensor(k * step)
-        gaussian = torch.exp(-0.5 * t * t)
+        gaussian = math.exp(-0.5 * (k * step) ** 2)
         error = (cos_k.mean(1) - gaussian).square() + sin_k.mean(1).square()
         weight = step * gaussian * (0.5 if k == knots - 1 else 1.0)
         total = total + weight * error.mean()
         cos_k, cos_before = 2.0 * cos_1 * cos_k - cos_before, cos_k
         sin_k, sin_before = 2.0 * cos_1 * sin_k - sin_before, sin_k
-    return b * total
+    return len(centred) * total
 
 
 class InverseDynamics(nn.Module):
@@ -83,7 +90,7 @@ class InverseDynamics(nn.Module):
 
 def scaled_action(actions: Tensor) -> Tensor:
     """Actions (..., 2) in units of typical size: 2 m/s2 and 0.05 1/m."""
-    return actions * torch.tensor([0.5, 20.0])
+    return actions * torch.tensor([0.5, 20.0], device=actions.device)
 
 
 def effective_rank(latents: Tensor) -> float:

@@ -124,7 +124,7 @@ class SlotEncoder(nn.Module):
             rows, columns = grid.shape[-2:]
             parts.append(grid.flatten(2).transpose(1, 2).reshape(b, (stop - first) * rows * columns, -1))
             inner, where = intrinsics[:, first:stop], ego_from_camera[:, first:stop]
-            with torch.autocast("cpu", enabled=False):  # angles need more than eight bits
+            with torch.autocast(autocast_kind(views), enabled=False):  # angles need more than eight bits
                 rays, origins = token_rays(inner, where, rows, columns)
                 about.append(ray_features(rays, origins, inner, rows * columns))
                 biases.append(self.sector_bias(rays))
@@ -148,6 +148,11 @@ class SlotEncoder(nn.Module):
         return -0.5 * squared_angle / self.sector_widths[None, :, None] ** 2
 
 
+def autocast_kind(views: Tensor) -> str:
+    """The device type that decides on mixed precision; torch has none for tensors that hold nothing ("meta")."""
+    return "cuda" if views.device.type == "cuda" else "cpu"
+
+
 def normalize_views(views: Tensor) -> Tensor:
     """Per image and channel standardisation: exposure, white balance and weather carry no decision.
 
@@ -156,21 +161,21 @@ def normalize_views(views: Tensor) -> Tensor:
     flat = views.flatten(0, 1)
     sample = flat[:, :, ::2, ::2].float()
     variance, mean = torch.var_mean(sample, dim=(2, 3), keepdim=True)
-    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    where = autocast_kind(views)
+    kind = torch.get_autocast_dtype(where) if torch.is_autocast_enabled(where) else torch.float32
     level = flat.to(kind, memory_format=torch.channels_last, copy=True)  # 0..255 is exact in bfloat16
     return level.sub_(mean.to(kind)).mul_((1.0 / (variance.sqrt() + 8.0)).to(kind))
 
 
 def token_rays(intrinsics: Tensor, ego_from_camera: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Unit rays (b, v * rows * columns, 3) of the token centres in the ego frame, camera centres (b, v, 3) m."""
-    y = (torch.arange(rows) + 0.5) * (VIEW_HEIGHT_PX / rows) - 0.5
-    x = (torch.arange(columns) + 0.5) * (VIEW_WIDTH_PX / columns) - 0.5
+    device = intrinsics.device
+    y = (torch.arange(rows, device=device) + 0.5) * (VIEW_HEIGHT_PX / rows) - 0.5
+    x = (torch.arange(columns, device=device) + 0.5) * (VIEW_WIDTH_PX / columns) - 0.5
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     fx, fy, cx, cy = (intrinsics[..., i, None] for i in range(4))
-    direction = torch.stack(
-        [(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, torch.ones((*fx.shape[:-1], rows * columns))],
-        dim=-1,
-    )
+    ones = torch.ones((*fx.shape[:-1], rows * columns), device=device)
+    direction = torch.stack([(grid_x.flatten() - cx) / fx, (grid_y.flatten() - cy) / fy, ones], dim=-1)
     direction = direction / direction.norm(dim=-1, keepdim=True)
     rotated = torch.einsum("bvij,bvtj->bvti", ego_from_camera[..., :3], direction)
     return rotated.flatten(1, 2), ego_from_camera[..., 3]

@@ -24,9 +24,9 @@ from eval.rival_figure import figure, markdown
 from eval.rival_planners import FOLDER, planner_name, run_of
 from eval.rivals import by_rival, names_of, scores, trained
 from eval.speed import busy_scenario, street
+from training.batches import read_batch
 from training.cache import build_cache
 from training.clips import Clips
-from training.pretrain import read_batch
 from training.recording import ensure_logs
 from training.rivals.bev import CHANNELS, X_M, Y_M, seen_from_above
 from training.rivals.ema_target import MOMENTUM, EMATarget

@@ -24,7 +24,7 @@ class Contrastive(Shaper):
     def terms(self, sample: Sample, generator: torch.Generator) -> Terms:
         """All of its terms, unweighted as it logs them."""
         loss, metrics, latents = self.inner.loss(sample.batch, sample.groups, self.config, generator)
-        parts = {name: torch.tensor(value) for name, value in metrics.items() if name != "loss"}
+        parts = {name: value for name, value in metrics.items() if name != "loss"}
         return Terms(loss, parts, latents)
 
 

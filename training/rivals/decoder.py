@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from drivesim.models.encoder import Attention, normalize_views, ray_features, token_rays
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX
-from training.pretrain import Batch
+from training.batches import Batch
 
 PATCH_PX = 8
 ROWS, COLUMNS = VIEW_HEIGHT_PX // PATCH_PX, VIEW_WIDTH_PX // PATCH_PX

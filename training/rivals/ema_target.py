@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from drivesim.models.encoder import SlotEncoder
+from training.batches import Batch
 from training.objectives import spread
-from training.pretrain import Batch, PretrainConfig
+from training.pretrain import PretrainConfig
 from training.rivals.joint_embedding import JointEmbedding
 
 SIGREG_WEIGHT = 0.3

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
+from training.batches import Batch
 from training.objectives import InverseDynamics, scaled_action
-from training.pretrain import Batch, PretrainConfig
+from training.pretrain import PretrainConfig
 from training.rivals.shaping import Sample, Shaper, Terms
 
 

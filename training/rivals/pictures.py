@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.batches import Batch, read_batch
 from training.clips import Clips
-from training.pretrain import Batch, read_batch
 
 # (appearance, tick of the clip) of the four pictures.
 PAIR = (("a", 0), ("a", 1), ("b", 1), ("b", 2))  # the shipped objective's: two renderings of the same drive

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from drivesim.models.encoder import SlotEncoder
 from drivesim.runs import Run, write_json
+from training.batches import Batch, choose_views
 from training.clips import Clips, episode_batches
 from training.objectives import CollapseError, effective_rank, require_healthy
-from training.pretrain import Batch, PretrainConfig, choose_views, cosine_schedule, restore, save
+from training.pretrain import PretrainConfig, cosine_schedule, restore, save
 from training.rivals.pictures import PAIR, Pictures, read_pictures, ticks
 
 
