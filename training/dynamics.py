@@ -68,19 +68,21 @@ class Latents:
 
 @torch.no_grad()
 def encode_clips(
-    clips: Clips, encoder: SlotEncoder, batch: int = 64, on_progress: Callable[[float], None] | None = None
-) -> Latents:
-    """Encode every picture of a cache once; standardise by the training ticks of both appearances."""
-    encoder.eval()
-    intrinsics, fixed = torch.from_numpy(clips.intrinsics), torch.from_numpy(clips.cameras_a)
+    clips: Clips, encoder: SlotEncoder, batch: int = 64, on_progress: Callable[[float], None] | None = None,
+    device: torch.device | None = None,
+) -> Latents:  # fmt: skip
+    """Encode every picture of a cache once, on a device; standardise by the training ticks of both appearances."""
+    device = device or torch.device("cpu")
+    encoder.eval().to(device)
+    intrinsics, fixed = torch.from_numpy(clips.intrinsics).to(device), torch.from_numpy(clips.cameras_a).to(device)
 
     def run(views: NDArray[np.uint8], cameras: NDArray[np.float32] | None, share: tuple[float, float]) -> Tensor:
         out = []
         for first in range(0, len(views), batch):
-            picture = torch.from_numpy(np.array(views[first : first + batch])).permute(0, 1, 4, 2, 3)
-            where = fixed if cameras is None else torch.from_numpy(cameras[first : first + batch])
+            picture = torch.from_numpy(np.array(views[first : first + batch])).to(device).permute(0, 1, 4, 2, 3)
+            where = fixed if cameras is None else torch.from_numpy(cameras[first : first + batch]).to(device)
             kept = intrinsics if cameras is None else intrinsics.expand(len(picture), -1, -1)
-            out.append(encoder(picture, kept, where))
+            out.append(encoder(picture, kept, where).cpu())
             if on_progress is not None:
                 on_progress(share[0] + (share[1] - share[0]) * first / max(1, len(views)))
         if not out:
@@ -93,6 +95,7 @@ def encode_clips(
     flat = clips.branch_views.reshape(-1, *shape[3:]) if shape[0] else clips.branch_views.reshape(0, *shape[3:])
     branch = run(flat, None, (0.7, 1.0))
     branch = branch.reshape(shape[0], 2, shape[2], *branch.shape[1:])
+    encoder.cpu()
     both = torch.cat([a, b])
     mean, scale = both.mean(0), both.std(0).clamp(min=1e-3)
     return Latents((a - mean) / scale, (b - mean) / scale, (branch - mean) / scale, mean, scale)
@@ -112,10 +115,13 @@ def rollout_loss(
     Returns:
         loss (), and the mean member's imagined latents (b, p or q, n, d).
     """
-    members = predictor.unroll(context[:, 0], context[:, 1], actions, speeds, horizons)
+    members, expected = predictor.unroll(context[:, 0], context[:, 1], actions, speeds, horizons)
     wanted = targets if horizons is None else targets[:, horizons]
-    errors = (members - wanted).square().mean(dim=(2, 3, 4))
-    return (errors if weights is None else errors * weights).mean(), members.mean(0)
+    errors = (members - wanted).square().mean(dim=(3, 4))
+    loss = (errors if weights is None else errors * weights[:, :, None]).mean()
+    if expected is not None:  # its features carry no gradient, so that the weight only sets its own pace
+        loss = loss + 0.1 * (expected - errors.detach().mean(0).clamp(min=1e-6).log()).square().mean()
+    return loss, members.mean(0)
 
 
 def contexts(latents: Latents, rows: Tensor, noise: float, mixed_looks: bool, rng: np.random.Generator) -> Tensor:

@@ -42,6 +42,7 @@ class PredictorConfig:
     own_blocks: bool = False  # members part before the last block, not only before the last linear layer
     slot_modulation: bool = False  # slots answer to the action each in its own way
     dropout: float = 0.0
+    error_head: bool = False  # doubt is the error that a small head expects, beside the members' disagreement
     prefix_width: int = 64  # of the recurrent net that reads the actions, in prefix mode
     horizon: int = 6  # steps told at once in prefix mode; longer rollouts go on from there
 
@@ -157,51 +158,69 @@ class LatentPredictor(nn.Module):
         self.members = nn.ModuleList(nn.Linear(width, config.latent_dim) for _ in range(config.members))
         for member in self.members:
             nn.init.normal_(next(member.parameters()), std=0.01)  # the weight: start near "nothing changes"
+        self.expected = (
+            nn.Sequential(nn.Linear(2 * width, 64), nn.GELU(), nn.Linear(64, 1)) if config.error_head else None
+        )
 
     def _block(self) -> Block:
         c = self.config
         return Block(c.width, c.heads, c.dropout, c.slots if c.slot_modulation else 0)
 
-    def _answers(self, x: Tensor, condition: Tensor) -> list[Tensor]:
-        """What each member adds to the present latent: embedded (b, n, width), condition (b, width) -> (b, n, d)."""
+    def _answers(self, x: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Embedded latents (b, n, width) under a condition (b, width).
+
+        Returns:
+            what each member adds to the present latent (b, n, d), and the logarithm (b,) of the squared error that
+            is expected of them, where a head says so. That head shapes nothing but itself.
+        """
         for block in self.blocks:
             x = block(x, condition)
-        if not self.config.own_blocks:
-            x = self.norm(x)
-            return [member(x) for member in self.members]
-        parts = zip(self.last, self.members, strict=True)
-        return [member(self.norm(block(x, condition))) for block, member in parts]
+        parts = [self.norm(block(x, condition)) for block in self.last] or [self.norm(x)] * len(self.members)
+        expected = None
+        if self.expected is not None:
+            seen = torch.cat([parts[0].mean(dim=1), condition], dim=-1).detach()
+            expected = self.expected(seen)[..., 0].float()
+        return [member(part) for member, part in zip(self.members, parts, strict=True)], expected
 
     def _embedded(self, previous: Tensor, current: Tensor) -> Tensor:
         return torch.as_tensor(self.embed(torch.cat([previous, current], dim=-1)) + self.position)
 
     def forward(self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor) -> Tensor:
         """One step: previous, current (b, n, d); action (b, 2); speed (b,) -> (members, b, n, d)."""
+        return self.step(previous, current, action, speed_mps)[0]
+
+    def step(
+        self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward`, and the logarithm (b,) of the squared error expected of it (None without such a head)."""
         if self.prefix is not None:
-            return self._told(previous, current, action[:, None], speed_mps, None)[:, :, 0]
+            members, expected = self._told(previous, current, action[:, None], speed_mps, None)
+            return members[:, :, 0], None if expected is None else expected[:, 0]
         condition = self.condition(action_features(action, speed_mps))
-        return torch.stack([current + added for added in self._answers(self._embedded(previous, current), condition)])
+        added, expected = self._answers(self._embedded(previous, current), condition)
+        return torch.stack([current + member for member in added]), expected
 
     def _told(
         self, previous: Tensor, current: Tensor, actions: Tensor, speed_mps: Tensor, horizons: Tensor | None
-    ) -> Tensor:
-        """All horizons at once: (members, b, p, n, d)."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """All horizons at once: (members, b, p, n, d), and (b, p) of the expected error's logarithm."""
         assert self.prefix is not None
         features = prefix_features(actions, speed_mps)
         read, _ = self.prefix(features)
         told = torch.cat([features, read.to(features.dtype)], dim=-1)
         if horizons is not None:
             told = told[:, horizons]
-        x, parts = self._embedded(previous, current)[:, None], []
+        x, parts, errors = self._embedded(previous, current)[:, None], [], []
         for condition in self.condition(told).split(max(1, ROWS_AT_ONCE // max(1, len(x))), dim=1):
             b, p, width = condition.shape
-            added = self._answers(x.expand(-1, p, -1, -1).flatten(0, 1), condition.reshape(b * p, width))
+            added, expected = self._answers(x.expand(-1, p, -1, -1).flatten(0, 1), condition.reshape(b * p, width))
             parts.append(torch.stack([current[:, None] + member.view(b, p, *current.shape[1:]) for member in added]))
-        return torch.cat(parts, dim=2)
+            errors += [] if expected is None else [expected.view(b, p)]
+        return torch.cat(parts, dim=2), torch.cat(errors, dim=1) if errors else None
 
     def unroll(
         self, previous: Tensor, current: Tensor, actions: Tensor, speed_mps: Tensor, horizons: Tensor | None = None
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         """What every member imagines along several steps; they go on from their mean.
 
         Args:
@@ -211,31 +230,36 @@ class LatentPredictor(nn.Module):
             horizons: (q,) the steps asked for, in order; all by default.
 
         Returns:
-            (members, b, p or q, n, d).
+            (members, b, p or q, n, d), and the logarithm (b, p or q) of the expected squared error, if any.
         """
-        if self.config.mode == "prefix" and horizons is not None and actions.shape[1] <= self.config.horizon:
+        at_once = self.config.horizon if self.config.mode == "prefix" else 1
+        if horizons is not None and actions.shape[1] <= at_once and self.prefix is not None:
             return self._told(previous, current, actions, speed_mps, horizons)
-        parts, first, speeds = [], 0, speeds_along(actions, speed_mps)
-        size = self.config.horizon if self.config.mode == "prefix" else 1
-        while first < actions.shape[1]:
-            part = actions[:, first : first + size]
-            if size == 1:
-                members = self(previous, current, part[:, 0], speeds[:, first])[:, :, None]
+        parts, errors, speeds = [], [], speeds_along(actions, speed_mps)
+        for first in range(0, actions.shape[1], at_once):
+            part = actions[:, first : first + at_once]
+            if at_once > 1:
+                members, expected = self._told(previous, current, part, speeds[:, first], None)
             else:
-                members = self._told(previous, current, part, speeds[:, first], None)
+                one, expected = self.step(previous, current, part[:, 0], speeds[:, first])
+                members, expected = one[:, :, None], None if expected is None else expected[:, None]
             mean = members.mean(0)
             previous, current = mean[:, -2] if mean.shape[1] > 1 else current, mean[:, -1]
             parts.append(members)
-            first += size
-        out = torch.cat(parts, dim=2)
-        return out if horizons is None else out[:, :, horizons]
+            errors += [] if expected is None else [expected]
+        out, expected = torch.cat(parts, dim=2), torch.cat(errors, dim=1) if errors else None
+        if horizons is None:
+            return out, expected
+        return out[:, :, horizons], None if expected is None else expected[:, horizons]
 
     def rollout(self, previous: Tensor, current: Tensor, actions: Tensor, speed_mps: Tensor) -> tuple[Tensor, Tensor]:
         """Imagine several steps; the arguments are `unroll`'s.
 
         Returns:
-            latents (b, p, n, d), the members' mean, and their disagreement (b, p): root mean squared difference.
+            latents (b, p, n, d), the members' mean, and the doubt (b, p) about them: the members' root mean squared
+            difference, to which an error head adds the error it expects (squares are added).
         """
-        members = self.unroll(previous, current, actions, speed_mps)
+        members, expected = self.unroll(previous, current, actions, speed_mps)
         mean = members.mean(0)
-        return mean, (members - mean).square().mean(dim=(0, 3, 4)).sqrt()
+        square = (members - mean).square().mean(dim=(0, 3, 4))
+        return mean, (square if expected is None else square + expected.exp()).sqrt()

@@ -145,12 +145,27 @@ def test_a_prefix_is_told_whatever_comes_after_it() -> None:
         for steps in (1, 2, 3):
             torch.testing.assert_close(predictor.rollout(z0, z1, actions[:, :steps], speed)[0], latents[:, :steps])
         torch.testing.assert_close(predictor(z0, z1, actions[:, 0], speed).mean(0), latents[:, 0])
-        some = predictor.unroll(z0, z1, actions[:, :3], speed, torch.tensor([0, 2])).mean(0)
+        some = predictor.unroll(z0, z1, actions[:, :3], speed, torch.tensor([0, 2]))[0].mean(0)
         torch.testing.assert_close(some, latents[:, [0, 2]])
         # beyond its horizon it goes on from what it imagined
         later = speeds_along(actions[:, :3], speed)[:, -1]
         onward, _ = predictor.rollout(latents[:, 1], latents[:, 2], actions[:, 3:], later)
         torch.testing.assert_close(onward, latents[:, 3:])
+
+
+@pytest.mark.parametrize("mode", ["autoregressive", "prefix"])
+def test_a_head_learns_what_error_to_expect_and_shapes_nothing_else(mode: str) -> None:
+    torch.manual_seed(6)
+    predictor = LatentPredictor(PredictorConfig(3, 8, width=32, mode=mode, error_head=True))
+    context, actions, speeds = torch.randn(4, 2, 3, 8), torch.randn(4, 3, 2), torch.rand(4) * 8
+    members, expected = predictor.unroll(context[:, 0], context[:, 1], actions, speeds)
+    assert expected is not None and expected.shape == (4, 3)
+    expected.sum().backward()  # type: ignore[no-untyped-call]
+    touched = {name for name, value in predictor.named_parameters() if value.grad is not None and value.grad.any()}
+    assert touched and all(name.startswith("expected") for name in touched)
+    spread = (members - members.mean(0)).square().mean(dim=(0, 3, 4))
+    doubt = predictor.rollout(context[:, 0], context[:, 1], actions, speeds)[1]
+    torch.testing.assert_close(doubt.square(), spread + expected.exp())
 
 
 def test_many_candidates_are_told_like_one() -> None:

@@ -84,7 +84,7 @@ class TokenPredictor(LatentPredictor):
         out, _ = self.run(written + self.place[2] + told, past, True)
         return torch.as_tensor(self.words(self.final(out)))
 
-    def forward(self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor) -> Tensor:
+    def step(self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor) -> tuple[Tensor, None]:
         """Write the likeliest word of every slot in turn: (1, b, n, d)."""
         told, past = self.context(previous, current, action, speed_mps)
         written, codes = torch.zeros_like(told), []
@@ -93,7 +93,7 @@ class TokenPredictor(LatentPredictor):
             word = self.words(self.final(out[:, 0])).argmax(1)
             codes.append(self.codes[slot, word])
             written = self.embed(codes[-1])[:, None]
-        return torch.stack(codes, dim=1)[None]
+        return torch.stack(codes, dim=1)[None], None
 
 
 Transition = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
