@@ -34,6 +34,7 @@ class HeadsConfig:
     noise: float = 0.3  # on latents, in their standard deviations
     standing_share: float = 0.25  # of a policy batch: from these a policy learns to start again
     candidates: int = 6
+    contested_share: float = 0.4  # of the risk states: where it is the car's own doing whether something happens
 
 
 def soft_bins(acceleration: Tensor) -> Tensor:
@@ -83,6 +84,19 @@ def with_past(clips: Clips) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.asarray(clips.starts(2) + 1)
 
 
+def contested(risk: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Where a state's candidates differ in colliding or in crossing a red line within two seconds.
+
+    Args:
+        risk: (b, k, p, 3) labels of RISKS.
+
+    Returns:
+        (b,) bool.
+    """
+    within = risk[:, :, :4].max(2)
+    return np.asarray((within.min(1) < within.max(1))[:, [RISKS.index("collision"), RISKS.index("red_light")]].any(1))
+
+
 class HeadTrainer:
     """Four heads in one loop; each has its own loss, none touches the latent."""
 
@@ -103,6 +117,7 @@ class HeadTrainer:
         self.risk_rows = self.rows[risky]
         eventful = clips.table["risk"][self.risk_rows].reshape(len(self.risk_rows), -1).max(1) > 0.5
         self.eventful, self.calm_risk = self.risk_rows[eventful], self.risk_rows[~eventful]
+        self.contested = self.risk_rows[contested(clips.table["risk"][self.risk_rows])]
         self.standing = self.rows[clips.table["speed"][self.rows] < 1.0]
 
     def pick(self, common: np.ndarray, rare: np.ndarray, size: int, rng: np.random.Generator) -> Tensor:  # type: ignore[type-arg]
@@ -111,6 +126,20 @@ class HeadTrainer:
             return torch.from_numpy(rng.choice(common if len(common) else rare, size))
         half = size // 2
         return torch.from_numpy(np.concatenate([rng.choice(common, size - half), rng.choice(rare, half)]))
+
+    def risk_states(self, rng: np.random.Generator) -> Tensor:
+        """States to ask about: half calm; of the eventful half most are contested, the hard negatives of a planner.
+
+        With eventful states alone, the head learns where danger is and neglects which of a state's drives meets it:
+        a head that saw no imagined latent ranked the drives of one state better.
+        """
+        size = self.config.risk_states
+        hard = round(self.config.contested_share * size) if len(self.contested) else 0
+        if not hard or not len(self.calm_risk):
+            return self.pick(self.calm_risk, self.eventful, size, rng)
+        some = max(0, size // 2 - hard)
+        parts = (self.calm_risk, size - some - hard), (self.eventful, some), (self.contested, hard)
+        return torch.from_numpy(np.concatenate([rng.choice(rows, count) for rows, count in parts]))
 
     def noisy(self, rows: Tensor, rng: np.random.Generator) -> Tensor:
         """Last two latents with noise, so that a head leans on no single direction."""
@@ -163,7 +192,7 @@ class HeadTrainer:
 
     def risk_loss(self, rng: np.random.Generator) -> Tensor:
         """Binary cross-entropy at imagined moments of hypothetical drives."""
-        rows = self.pick(self.calm_risk, self.eventful, self.config.risk_states, rng)
+        rows = self.risk_states(rng)
         context = self.noisy(rows, rng)
         chosen = torch.from_numpy(rng.integers(0, self.table["risk"].shape[1], (len(rows), self.config.candidates)))
         pairs, features, labels = self.risk_queries(context, rows, chosen)

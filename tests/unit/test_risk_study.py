@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from eval.risk_heads import TRAINERS, heads_config
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips
 from training.dynamics import encode_clips
-from training.heads import HeadsConfig, HeadTrainer
+from training.heads import HeadsConfig, HeadTrainer, contested
 
 RECORDING = RecordConfig(
     towns=("Drivetown",), episodes=2, seconds=8.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=8,
@@ -88,6 +89,21 @@ def test_controls_are_shown_less(trainers: dict[str, HeadTrainer]) -> None:
         torch.testing.assert_close(other[2], labels)
     head = trainers["no vision"].risk.eval()
     torch.testing.assert_close(head(pairs, features), head(torch.randn_like(pairs), features))
+
+
+def test_hard_negatives_are_states_whose_own_drives_differ(trainers: dict[str, HeadTrainer]) -> None:
+    risks = np.zeros((4, 3, 6, 3), np.float32)
+    risks[0, 1, 3, 0] = 1.0  # one drive collides within two seconds
+    risks[1, 1, 4, 0] = 1.0  # one collides later
+    risks[2, :, 2, 2] = 1.0  # all of them cross
+    risks[3, 0, 1, 1] = 1.0  # a near miss alone
+    assert contested(risks).tolist() == [True, False, False, False]
+    one, rng = trainers["imagination"], np.random.default_rng(0)
+    one.calm_risk, one.eventful, one.contested = np.arange(0, 5), np.arange(10, 15), np.arange(20, 25)
+    one.config = replace(one.config, risk_states=20, contested_share=0.4)
+    assert np.bincount(one.risk_states(rng).numpy() // 10).tolist() == [10, 2, 8]
+    one.contested = np.arange(0)
+    assert np.bincount(one.risk_states(rng).numpy() // 10).tolist() == [10, 10]
 
 
 def test_controls_are_trained_like_the_runs_own_heads(run: Path) -> None:
