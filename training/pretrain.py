@@ -185,10 +185,20 @@ def pretrain(
 
 
 def save(path: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write a resume point atomically (tensors and plain numbers only)."""
+    """Write a resume point beside `path`, by number, and link `path` to it; the one before it is kept.
+
+    Tensors and plain numbers only. Killed at any moment, the link leads to a whole file.
+    """
+    numbered = path.with_name(f"{path.stem}-{step:07d}{path.suffix}")
     partial = path.with_suffix(".partial")
     torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, partial)
-    partial.replace(path)
+    partial.replace(numbered)
+    link = path.with_suffix(".link")
+    link.unlink(missing_ok=True)
+    link.symlink_to(numbered.name)
+    link.replace(path)
+    for old in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))[:-2]:
+        old.unlink()
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -47,7 +47,7 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
-    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+    def average(self, parameters: Sequence[Tensor]) -> None:
         """Replace gradients by their mean over the ranks, in one message."""
         if self.count == 1:
             return

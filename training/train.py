@@ -19,13 +19,16 @@ from drivesim.config import load_toml
 from drivesim.datatypes import CameraRig, default_rig
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel, WorldModelConfig
+from drivesim.models.encoder import SlotEncoder
 from drivesim.runs import Run, code_version, write_json
 from training.cache import CacheConfig, build_cache
 from training.calibrate import calibrate
 from training.clips import Clips
+from training.curves import save_curves
 from training.dynamics import DynamicsConfig, encode_clips, load_latents, save_latents, train_dynamics
 from training.heads import HeadsConfig, HeadTrainer, train_heads
 from training.pretrain import PretrainConfig, pretrain
+from training.ranks import Ranks, join
 from training.recording import RecordingConfig, ensure_logs
 from training.twins import build_twins
 
@@ -43,6 +46,7 @@ class Recipe:
     name: str
     seed: int = 0
     threads: int = 2
+    device: str = "auto"  # of stage one and of encoding: a GPU where there is one
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
@@ -77,31 +81,62 @@ def keep_buffers() -> None:
 def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraRig | None = None) -> Path:
     """Run all stages that are not done yet; returns the checkpoint's path.
 
+    Under `torchrun` all ranks share stage one; the first alone does the rest, the others wait for it.
+
     Raises:
         CollapseError: stage one went wrong; the message says what to change.
+        ValueError: the recipe asks for a device that is not there.
     """
-    rig = rig or default_rig()
+    ranks, rig = join(recipe.device), rig or default_rig()
+    path = out / "checkpoints" / f"{recipe.name}.safetensors"
     keep_buffers()
     torch.set_num_threads(recipe.threads)
-    run = Run.create(out, recipe, rig=rig.digest)
     began = time.monotonic()
+    if ranks.first:
+        Run.create(out, recipe, rig=rig.digest, device=str(ranks.device), ranks=ranks.count)
+        logs = record_and_render(recipe, out, rig, on_progress)
+    ranks.wait()
+    clips, run, steps = Clips.load(out / "cache"), Run(out), recipe.pretrain.steps
+    encoder = pretrain(
+        clips, recipe.model.encoder, recipe.pretrain, run, recipe.seed,
+        lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics), ranks,
+    )  # fmt: skip
+    if ranks.first:
+        model, calibration = on_frozen_latents(recipe, clips, encoder, run, rig, on_progress, ranks)
+        told = card(recipe, clips, logs, calibration, time.monotonic() - began)
+        model.save(path, told)
+        link = run.checkpoints / "last"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        write_json(out / "card.json", told)
+        save_curves(run)
+    ranks.wait()
+    return path
+
+
+def record_and_render(recipe: Recipe, out: Path, rig: CameraRig, on_progress: Progress) -> list[Path]:
+    """The drives, their cache and its twins, as far as they are not there yet; returns the logs."""
     logs = ensure_logs(recipe.recording, out / "logs", recipe.seed, lambda share: on_progress("record", share, {}))
     build_cache(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("render", share, {}))
     build_twins(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("twins", share, {}))
-    clips = Clips.load(out / "cache")
-    steps = recipe.pretrain.steps
-    encoder = pretrain(
-        clips, recipe.model.encoder, recipe.pretrain, run, recipe.seed,
-        lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics),
-    )  # fmt: skip
+    return logs
+
+
+def on_frozen_latents(
+    recipe: Recipe, clips: Clips, encoder: SlotEncoder, run: Run, rig: CameraRig, on_progress: Progress, ranks: Ranks
+) -> tuple[WorldModel, dict[str, float]]:
+    """Predictor, heads and temperatures; returns the whole model and how well it is calibrated."""
+    save_curves(run)
     encoded = run.checkpoints / "latents.pt"
     if not encoded.exists():
-        save_latents(encoded, encode_clips(clips, encoder, on_progress=lambda share: on_progress("encode", share, {})))
+        made = encode_clips(clips, encoder, 64, lambda share: on_progress("encode", share, {}), ranks.device)
+        save_latents(encoded, made)
     latents = load_latents(encoded)
     predictor = train_dynamics(
         clips, latents, recipe.model.predictor, recipe.dynamics, run, recipe.seed,
         lambda step, metrics: on_progress("predictor", (step + 1) / recipe.dynamics.steps, metrics),
     )  # fmt: skip
+    save_curves(run)
     trainer = HeadTrainer(clips, latents, predictor, recipe.model.heads, recipe.heads)
     heads = train_heads(
         trainer, run, recipe.seed, lambda step, metrics: on_progress("heads", (step + 1) / recipe.heads.steps, metrics)
@@ -114,13 +149,7 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
     model.mean.copy_(latents.mean)
     model.scale.copy_(latents.scale)
     calibration = calibrate(model, trainer, np.random.default_rng([recipe.seed, 13]))
-    path = run.checkpoints / f"{recipe.name}.safetensors"
-    model.eval().save(path, card(recipe, clips, logs, calibration, time.monotonic() - began))
-    link = run.checkpoints / "last"
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.name)
-    write_json(out / "card.json", card(recipe, clips, logs, calibration, time.monotonic() - began))
-    return path
+    return model.eval(), calibration
 
 
 def card(
@@ -132,7 +161,7 @@ def card(
         "name": recipe.name, "seed": recipe.seed, "commit": code_version(), "trained_s_this_call": round(seconds),
         "data": {
             "towns": towns, "drives": len(logs), "ticks": len(clips.episode), "tick_s": 0.5,
-            "branched_states": len(clips.branch_start),
+            "branched_states": len(clips.branch_start), "twins": len(clips.twin_start),
         },
         "objective": OBJECTIVE,
         "stages": {
