@@ -296,7 +296,7 @@ def study(options: Any) -> dict[str, Any]:
     model, train = WorldModel.load(options.checkpoint, default_rig()), Clips.load(options.run / "cache")
     held = held_out(options.held_out, options.drives, options.workers)
     result = provenance("risk", options) | {"goal_calibration_error": GOAL_CALIBRATION, "questions": {}}
-    config = heads_config(options.run, options.heads_steps)
+    config = heads_config(options.checkpoint, options.heads_steps)
     heads = trained_heads(
         options.run, train, model, config, options.out / "heads", result["checkpoint_sha256"], options.seed,
         (*CONTROLS, "imagination") if options.twin else CONTROLS,
@@ -316,7 +316,9 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=1400, help="held-out states of each weather")
     parser.add_argument("--branches", type=int, default=500, help="branched held-out states")
     parser.add_argument("--twin", action="store_true", help="train the shipped head once more, too (half an hour)")
-    parser.add_argument("--heads-steps", type=int, default=0, help="of the controls; 0: as many as the run's heads had")
+    parser.add_argument(
+        "--heads-steps", type=int, default=0, help="of the controls; 0: as many as the checkpoint's heads had"
+    )
     parser.add_argument("--draws", type=int, default=400, help="of the bootstrap")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor
 from drivesim.models import WorldModel
 from drivesim.models.heads import RISKS, HeadConfig, TwoTowers
 from drivesim.models.predictor import LatentPredictor
+from drivesim.models.world_model import read_card
 from drivesim.runs import Run
 from training.clips import Clips
 from training.dynamics import Latents, encode_clips, load_latents
 from training.heads import HeadsConfig, HeadTrainer, train_heads
-from training.train import load_recipe
 
+BEFORE = {"contested_share": 0.0}  # settings as they were before cards told them
 SAME = 0.01  # latents whose means differ by less, in standard deviations, are of the checkpoint's encoder
 
 
@@ -55,11 +56,12 @@ def latents_of(run: Path, clips: Clips, model: WorldModel) -> Latents:
     return encode_clips(clips, model.encoder)
 
 
-def heads_config(run: Path, steps: int) -> HeadsConfig:
-    """How the run's own heads were trained; another number of steps where one is asked for."""
-    recipe = run / "config.toml"
-    found = load_recipe(recipe).heads if recipe.exists() else HeadsConfig()
-    return HeadsConfig(**{**asdict(found), "steps": steps or found.steps})
+def heads_config(checkpoint: Path, steps: int) -> HeadsConfig:
+    """How the checkpoint's own heads were trained, by its card; another number of steps where one is asked for."""
+    card = read_card(checkpoint).get("stages", {}).get("heads")
+    told = asdict(HeadsConfig()) if card is None else BEFORE | card
+    known = {item.name: told[item.name] for item in fields(HeadsConfig) if item.name in told}
+    return HeadsConfig(**(known | {"steps": steps or known["steps"]}))
 
 
 def trained_heads(

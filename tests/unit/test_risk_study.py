@@ -106,9 +106,13 @@ def test_hard_negatives_are_states_whose_own_drives_differ(trainers: dict[str, H
     assert np.bincount(one.risk_states(rng).numpy() // 10).tolist() == [10, 10]
 
 
-def test_controls_are_trained_like_the_runs_own_heads(run: Path) -> None:
-    assert heads_config(run, 0) == HeadsConfig()
-    assert heads_config(run, 7) == HeadsConfig(steps=7)
+def test_controls_are_trained_like_the_checkpoints_own_heads(run: Path, tmp_path: Path) -> None:
+    assert heads_config(run / "random.safetensors", 0) == HeadsConfig()
+    card = {"stages": {"heads": {"steps": 9, "noise": 0.5, "long gone": 1}}}
+    WorldModel.load(run / "random.safetensors").save(tmp_path / "old.safetensors", card)
+    wanted = HeadsConfig(steps=9, noise=0.5, contested_share=0.0)
+    assert heads_config(tmp_path / "old.safetensors", 0) == wanted
+    assert heads_config(tmp_path / "old.safetensors", 7) == replace(wanted, steps=7)
 
 
 def test_the_study_runs_again_from_what_it_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
