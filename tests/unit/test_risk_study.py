@@ -68,6 +68,7 @@ def test_a_head_that_says_what_happens_has_no_calibration_error() -> None:
     drive = np.repeat(np.arange(20), 20)
     honest, proud = (risk.calibration(p, happened, drive, 20) for p in (said, said.sqrt()))
     assert honest["error"]["value"] < 0.02 < 0.1 < proud["error"]["value"]
+    assert honest["error_where_loud"]["value"] < 0.05 < proud["error_where_loud"]["value"]
     told = [part for part in honest["reliability"] if part["moments"]]
     assert [round(part["said"], 2) for part in told] == [0.02, 0.3, 0.9]
     assert all(part["happened"]["ci95"][0] - 0.02 < part["said"] < part["happened"]["ci95"][1] + 0.02 for part in told)
