@@ -29,7 +29,7 @@ def row(axis: LogAxis, y: float, name: str, spent: dict[str, Any]) -> list[str]:
     color = THEIRS if name.startswith("lewm") else OURS
     wall, cpu = spent["wall_ms"], spent["cpu_ms"]
     low, high = axis.x(wall["p50"]), axis.x(wall["p95"])
-    words = f"{wall['p50']:,.0f} ms, {spent['candidates']:.0f} candidates, n {spent['plans']}"
+    words = f"{wall['p50']:,.0f} ms ({cpu['p50']:,.0f}), {spent['candidates']:.0f} candidates, n {spent['plans']}"
     return [
         f'<text x="{LEFT_PX - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>',
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="6" opacity="0.4"/>',
@@ -58,7 +58,7 @@ def figure(result: dict[str, Any]) -> str:
     for decade in range(axis.low, axis.high + 1):
         x = axis.x(10.0**decade)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP_PX - 8}" y2="{bottom}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{10.0**decade:,g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{10**decade:,}</text>')
     if goal is not None:
         x = axis.x(goal)
         parts.append(
@@ -66,5 +66,6 @@ def figure(result: dict[str, Any]) -> str:
         )
     for number, (name, spent) in enumerate(rows.items()):
         parts += row(axis, TOP_PX + ROW_PX * (number + 0.5), name, spent)
-    parts.append(f'<text x="{LEFT_PX}" y="{bottom + 40}">milliseconds per plan; dashed: the goal for p95</text>')
+    legend = "milliseconds per plan (in brackets: of processor time); dashed: the goal for the 95th percentile"
+    parts.append(f'<text x="{LEFT_PX}" y="{bottom + 40}">{legend}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
