@@ -88,7 +88,7 @@ def prefix_features(actions: Tensor, speed_mps: Tensor) -> Tensor:
     along = (distance * (yaw - 0.5 * turn).cos()).cumsum(1)
     aside = (distance * (yaw - 0.5 * turn).sin()).cumsum(1)
     now = speed_mps[:, None].expand_as(after)
-    time_s = STEP_S * torch.arange(1, actions.shape[1] + 1, dtype=actions.dtype).expand_as(after)
+    time_s = STEP_S * torch.arange(1, actions.shape[1] + 1, dtype=actions.dtype, device=actions.device).expand_as(after)
     pose = [along / 10, aside / 2, yaw * 3, after / 10, now / 10, (along - now * time_s) / 3, (after - now) / 5]
     return torch.cat([action_features(actions, before), torch.stack([*pose, time_s / 2 - 0.75], dim=-1)], dim=-1)
 
