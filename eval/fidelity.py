@@ -1,11 +1,22 @@
 """Study: does the latent world rank planners as the embedded world does, and how much faster is it?
 
-    python -m eval.fidelity logs/town02 --out runs/fidelity --starts 24 --seeds 4 --threads 2
+    python -m eval.fidelity runs/representation/logs --tune runs/fidelity-tuning/logs --out runs/fidelity
 
-Every planner (ours, and versions of them made worse on purpose) drives from the same logged moments twice:
-in the embedded town, whose exact state goes on (`ResumedTown`), and in imagination. Both are scored by the
-same function over the same goal and time. Compared are the planners' means over the starts that imagination
-dares to score. Interrupted, the same command goes on; fidelity.json and fidelity.svg are written at the end.
+Every planner (ours, rivals on our latent, and versions made worse on purpose) drives from the same logged moments
+twice: in the embedded town, whose exact state goes on (`ResumedTown`), and in imagination. The true drive has
+CARLA's driving score; the imagined one the same score in expectation over what the heads say might have happened
+(`drivesim.suite.expectation`). Compared are the planners' means over starts. How risks become events is fitted on
+other logs, of training towns (`--tune`, `eval.hazards`); the judging logs are not looked at.
+
+    imagined   with the log's news: what nobody could foresee at the start comes as it came (`ImaginationConfig.news`)
+    alone      from the start's two latents and nothing else
+    control    nothing is imagined: analytic ego motion along the route
+
+Planners that are told the truth stand apart: they know more than the latent holds, so what they do betrays what
+imagination cannot know (they brake because somebody is there), and their collisions are over-estimated by
+construction. They are in the figure, hollow, and not in the headline; "with_told" has the figures with them.
+
+Interrupted, the same command goes on. fidelity.json and fidelity.svg are written at the end.
 """
 
 from __future__ import annotations
@@ -13,7 +24,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,352 +32,218 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drivesim.build import BATCH_PLANNERS, make_controller
-from drivesim.carla_server.embedded import EmbeddedServer
+from drivesim.build import load_world_model
 from drivesim.config import ConfigError, nearest
-from drivesim.datatypes import Episode, default_rig
-from drivesim.drive import PLAN_PERIOD_S, Driver, run_episode
-from drivesim.episodes import load_episode, save_episode
+from drivesim.datatypes import Episode
 from drivesim.interfaces import Planner
-from drivesim.logs.truth import readouts
 from drivesim.models.imagination import Imagination
 from drivesim.runs import code_version, write_json
-from drivesim.scoring.outcome import score
-from drivesim.suite.files import Job
-from drivesim.suite.imagined import (
-    ImaginedConfig,
-    LoggedWorld,
-    open_drives,
-    trust_of,
-    with_trust,
-)
-from drivesim.suite.imagining import Everybody, OneByOne, drive_batch
-from drivesim.suite.trust import Trust, start_of
-from drivesim.town.state import TownState
-from drivesim.worlds.carla_world import CarlaWorld
-from drivesim.worlds.resumed_town import ResumedTown, TownStart
-from eval.agreement import planner_means, with_intervals
-from eval.worsened import contestants
+from drivesim.scoring.infractions import judge
+from drivesim.scoring.leaderboard import driving_score
+from drivesim.suite.expectation import Expectation, expected_events, expected_score
+from drivesim.suite.imagined import ImaginedConfig, LoggedWorld, open_drives
+from drivesim.worlds.hazards import Hazards
+from drivesim.worlds.imagined_batch import ImaginationConfig
+from eval.agreement import ceiling, mean_interval, with_intervals
+from eval.fidelity_drives import choose_starts, drive_truly, eventful, seconds_of, town_starts, wall_of, weights_of
+from eval.fidelity_imagined import FROM_THE_START_ALONE, ON_AND_ON, Drives, Standstill, imagine
+from eval.fidelity_speed import SpeedTest
+from eval.hazards import Tuned, tune
+from eval.scatter import scatter
+from eval.worsened import TOLD, contestants
 
 Array = NDArray[np.float64]
-Floats = NDArray[np.float32]
-NEAR_M = 25.0
-SPEED_DRIVES = 256
-CARLA_SECONDS = 8.0
-TRUSTED = Trust(0.0, 0.0, 0.0, "")
 Tell = Callable[[str], None]
+Makers = dict[str, Callable[[], Planner]]
+TUNING_S = 2.0  # between the moments of a log that hazards are fitted on
 
 
-def eventful(world: LoggedWorld, scenario_id: str) -> bool:
-    """Whether within the drive's time a lead is near, a light is closed or somebody walks ahead: by the log's truth."""
-    log_name, k = start_of(scenario_id)
-    for frame in world.drives[log_name].frames[k : k + world.config.steps + 1]:
-        seen = readouts(frame)
-        near = seen["lead_present"] > 0.5 and seen["lead_gap"] < NEAR_M
-        if near or seen["red_light"] > 0.5 or seen["walker_ahead"] > 0.5:
-            return True
-    return False
+@dataclass(frozen=True)
+class Sizes:
+    """How much is driven.
 
-
-def choose_starts(world: LoggedWorld, count: int, share: float) -> None:
-    """Keep `count` starts, `share` of them eventful where there are so many, each kind spread over all logs.
-
-    On an empty road planners differ by their speed alone, and any world without eyes ranks them.
+    Attributes:
+        starts, eventful: number of starts and the share of them that shall be eventful.
     """
-    busy = [i for i in world.starts if eventful(world, i)]
-    calm = [i for i in world.starts if i not in set(busy)]
-    wanted = min(round(share * count), len(busy))
-    rest = min(count - wanted, len(calm))
-    kept = set(_spread(busy, min(count - rest, len(busy))) + _spread(calm, rest))
-    world.starts = {i: start for i, start in world.starts.items() if i in kept}
+
+    starts: int = 40
+    eventful: float = 0.7
 
 
-def _spread(items: list[str], count: int) -> list[str]:
-    return [items[int(i)] for i in np.linspace(0, len(items) - 1, count).round()] if count else []
+@dataclass(frozen=True)
+class Way:
+    """One of the worlds without a town.
+
+    Attributes:
+        expectation: how its risks become a score.
+        control: what answers instead of the model.
+    """
+
+    name: str
+    how: ImaginationConfig
+    expectation: Expectation
+    control: Standstill | None = None
 
 
-def town_starts(world: LoggedWorld) -> dict[str, TownStart]:
-    """The same moments in the embedded town."""
-    found = {}
-    for scenario_id, start in world.starts.items():
-        log_name, k = start_of(scenario_id)
-        log, tick = world.logs[log_name], int(world.drives[log_name].ticks[k])
-        found[scenario_id] = TownStart(
-            start.scenario, lambda log=log, tick=tick: log.state(tick, TownState), int(log.attrs["ego_row"]),  # type: ignore[misc]
-            start.route, start.s_m, int(log.attrs.get("appearance_seed", 0) or 0),
-        )  # fmt: skip
+class Study:
+    """One folder of logs, driven in both worlds."""
+
+    def __init__(self, logs: Path, out: Path, config: ImaginedConfig, checkpoint: Path | None, sizes: Sizes) -> None:
+        self.out, self.config = out, config
+        self.weights, self.sight = weights_of(checkpoint), load_world_model(checkpoint)
+        found = [log for log in open_drives(logs) if log.has_state]
+        self.world = LoggedWorld(found, checkpoint, config, out / "latents" / self.weights)
+        choose_starts(self.world, sizes.starts, sizes.eventful)
+        self.starts = town_starts(self.world)
+
+    def imagined(self, way: Way, name: str, make: Callable[[], Planner]) -> Drives:
+        """One planner in imagination."""
+        return imagine(self.world, name, make, self.out / way.name, self.weights, self.sight, way.how, way.control)
+
+    def true(self, name: str, make: Callable[[], Planner]) -> list[Episode]:
+        """One planner in the embedded town."""
+        return drive_truly(self.starts, name, make, self.out / "true", self.weights, self.config.goal_m)
+
+
+def tuned(logs: Path, out: Path, config: ImaginedConfig, checkpoint: Path | None) -> dict[str, Tuned]:
+    """Hazards with and without the logs' news."""
+    config = replace(config, every_s=TUNING_S, max_starts=0)
+    found = [log for log in open_drives(logs) if log.has_state]
+    world = LoggedWorld(found, checkpoint, config, out / "latents" / weights_of(checkpoint))
+    return {"imagined": tune(world, ON_AND_ON), "alone": tune(world, FROM_THE_START_ALONE)}
+
+
+def compare(study: Study, makers: Makers, names: Sequence[str], ways: Sequence[Way], tell: Tell) -> dict[str, Any]:
+    """All planners in all worlds."""
+    readouts = study.world.model.readouts
+    tables = {
+        label: np.zeros((len(names), len(study.starts))) for label in ("true", "trusted", *(w.name for w in ways))
+    }
+    planners: dict[str, dict[str, Any]] = {}
+    for row, name in enumerate(names):
+        drives = {way.name: study.imagined(way, name, makers[name]) for way in ways}
+        true, first = study.true(name, makers[name]), drives[ways[0].name]
+        tables["true"][row] = [true_score(episode) for episode in true]
+        tables["trusted"][row] = [trust.valid for trust in first.trusts]
+        for way in ways:
+            traces = drives[way.name].traces
+            tables[way.name][row] = [expected_score(trace, readouts, way.expectation) for trace in traces]
+        planners[name] = {
+            "told": name in TOLD, **{label: float(table[row].mean()) for label, table in tables.items()},
+            "true_ci95": mean_interval(tables["true"][row]),
+            "imagined_ci95": mean_interval(tables[ways[0].name][row]),
+            **_events(true, first, ways[0].expectation, readouts),
+            "true_s_per_s": seconds_of(true) / wall_of(true),
+            "imagined_s_per_s": first.simulated_s / max(first.wall_s, 1e-6),
+        }  # fmt: skip
+        told = planners[name]
+        scores = "  ".join(f"{label} {told[label]:5.1f}" for label in ("true", *(way.name for way in ways)))
+        crashes = f"collisions {told['true_collisions']:.2f} / {told['imagined_collisions']:.2f}"
+        tell(f"{name:<26} {scores}  trusted {told['trusted']:.2f}  {crashes}")
+    return {"planners": planners, **_figures(names, tables, [way.name for way in ways])}
+
+
+def _figures(names: Sequence[str], tables: dict[str, Array], ways: Sequence[str]) -> dict[str, Any]:
+    """Agreement of those that are not told the truth, of those of them that drive at all, and of everybody."""
+    sensing = np.array([name not in TOLD for name in names])
+    moving = sensing & np.array([name != "standing" for name in names])
+    groups = {"headline": sensing, "headline_moving": moving, "with_told": np.ones(len(names), dtype=bool)}
+    found: dict[str, Any] = {}
+    for label, rows in groups.items():
+        truth, sure = tables["true"][rows], tables["trusted"][rows]
+        found[label] = {"ceiling": ceiling(truth)}
+        for way in ways:
+            guess = tables[way][rows]
+            found[label][way] = with_intervals(truth, guess, np.ones_like(truth)) | {
+                "by_start": _by_start(truth, guess)
+            }
+        found[label]["trusted"] = with_intervals(truth, tables[ways[0]][rows], sure)
     return found
 
 
-def drive_truly(world: LoggedWorld, name: str, make: Callable[[], Planner], out: Path, tell: Tell) -> list[Episode]:
-    """One planner from all starts in the embedded town, with cameras only where it looks; what is there is read."""
-    planner, starts = make(), town_starts(world)
-    period_s = PLAN_PERIOD_S if planner.needs_images else 1e9
-    town = ResumedTown(starts, default_rig() if planner.needs_images else None, camera_period_s=period_s)
-    episodes = []
-    for scenario_id, start in starts.items():
-        path = Job(start.scenario, name, 0).path(out / "true")
-        if path.is_file() and (found := load_episode(path)).scenario == start.scenario:
-            episodes.append(found)
-            continue
-        driver = Driver(planner, make_controller(), default_rig())
-        episode = replace(run_episode(town, driver, start.scenario, 0), planner=name)
-        if episode.error:
-            raise RuntimeError(f"{name} from {scenario_id}: {episode.error}")
-        save_episode(episode, path)
-        episodes.append(episode)
-    tell(f"{name:<24} true     {mean_score(episodes):6.1f}  {seconds_of(episodes) / wall_of(episodes):8.2f} s/s")
-    return episodes
+def _by_start(truth: Array, guess: Array) -> float | None:
+    """Correlation of single drives' scores."""
+    x, y = truth.ravel(), guess.ravel()
+    return float(np.corrcoef(x, y)[0, 1]) if min(np.ptp(x), np.ptp(y)) > 1e-9 else None
 
 
-def imagine(
-    world: LoggedWorld, name: str, make: Callable[[], Planner], seeds: int, out: Path, sight: Any, tell: Tell,
-    control: Standstill | None = None,
-) -> list[Episode]:  # fmt: skip
-    """One planner from all starts in imagination, once a seed; what is there is read.
-
-    Args:
-        control: drive in this instead of the model; nothing is asked about trust then.
-    """
-    encoder, episodes, left = world.model.digest, [], []
-    for scenario_id, start in world.starts.items():
-        for seed in range(seeds):
-            path = Job(start.scenario, name, seed).path(out)
-            found = load_episode(path) if path.is_file() else None
-            if found is not None and found.scenario == start.scenario and found.provenance.get("encoder") == encoder:
-                episodes.append(found)
-            else:
-                left.append((scenario_id, seed))
-    batched = name in BATCH_PLANNERS
-    runner = Everybody(BATCH_PLANNERS[name](world.model)) if batched else OneByOne(name, make, sight)
-    for first in range(0, len(left), world.config.batch):
-        piece = left[first : first + world.config.batch]
-        imagined = drive_batch(world.batch([i for i, _ in piece], [s for _, s in piece], control), runner)
-        trusts = world.trusts(imagined) if control is None else [TRUSTED] * len(piece)
-        for episode, trust in zip(imagined.episodes, trusts, strict=True):
-            whole = with_trust(replace(episode, planner=name), trust)
-            save_episode(whole, Job(whole.scenario, name, whole.seed).path(out))
-            episodes.append(whole)
-    valid = sum(trust_of(episode).valid for episode in episodes)
-    pace = seconds_of(episodes) / wall_of(episodes)
-    kind = "imagined" if control is None else "control "
-    tell(f"{name:<24} {kind} {mean_score(episodes):6.1f}  {pace:8.2f} s/s  {valid}/{len(episodes)} trusted")
-    return episodes
+def _events(
+    true: Sequence[Episode], imagined: Drives, expectation: Expectation, readouts: Sequence[str]
+) -> dict[str, float]:
+    """Where scores come from: way driven, share of drives with a collision, red lights run, in both worlds."""
+    verdicts = [judge(episode) for episode in true]
+    crashed = [any(v.counts.counts[kind] for kind in v.counts.counts if kind.startswith("collision")) for v in verdicts]
+    likely = np.array([expected_events(trace, readouts, expectation) for trace in imagined.traces])
+    return {
+        "true_completion": float(np.mean([v.route_completion_percent for v in verdicts])),
+        "imagined_completion": float(np.mean([trace.completion[-1] for trace in imagined.traces])),
+        "true_collisions": float(np.mean(crashed)), "imagined_collisions": float(likely[:, 0].mean()),
+        "true_red_lights": float(np.mean([v.counts.counts["red_light"] for v in verdicts])),
+        "imagined_red_lights": float(likely[:, 1].mean()),
+    }  # fmt: skip
 
 
-class Standstill:
-    """The control: nothing is imagined. The latent stays what it was, and nobody is ever hit.
-
-    What fidelity is left is that of analytic ego motion and of the route alone: progress tells planners apart
-    without any vision, so a latent world has to be better than this.
-    """
-
-    def __init__(self, model: Imagination) -> None:
-        self._model = model
-        self.digest, self.readouts = model.digest, model.readouts
-
-    def rollout(self, previous: Floats, current: Floats, actions: Array, speed_mps: Array) -> tuple[Floats, Floats]:
-        """The same latents."""
-        steps = actions.shape[1]
-        return np.repeat(current[:, None], steps, axis=1), np.zeros((len(current), steps), np.float32)
-
-    def risks(self, anchor: Floats, imagined: Floats, kinematics: Floats) -> Floats:
-        """None."""
-        return np.zeros((len(anchor), 3), np.float32)
-
-    def read(self, previous: Floats, current: Floats) -> Floats:
-        """What was there at the start."""
-        return self._model.read(previous, current)
-
-    def acceleration(self, previous: Floats, current: Floats, kinematics: Floats, head: str) -> Array:
-        """Of the same policy."""
-        return self._model.acceleration(previous, current, kinematics, head)
-
-
-def mean_score(episodes: Sequence[Episode]) -> float:
-    """Mean driving score of episodes, trusted or not."""
-    return float(np.mean([driving_score(episode) for episode in episodes]))
-
-
-def driving_score(episode: Episode) -> float:
+def true_score(episode: Episode) -> float:
     """CARLA Leaderboard 2.1."""
-    return float(score(episode).value("driving_score") or 0.0)
+    verdict = judge(episode)
+    return driving_score(verdict.route_completion_percent, verdict.counts)
 
 
-def seconds_of(episodes: Sequence[Episode]) -> float:
-    """Simulated seconds."""
-    return float(sum((e.times_us[-1] - e.times_us[0]) * 1e-6 for e in episodes))
-
-
-def wall_of(episodes: Sequence[Episode]) -> float:
-    """Seconds that driving them took, planning included."""
-    return max(sum(float(episode.provenance.get("wall_s", 0.0)) for episode in episodes), 1e-6)
-
-
-def score_tables(
-    names: Sequence[str], starts: Sequence[str], true: dict[str, list[Episode]], imagined: dict[str, list[Episode]]
-) -> tuple[Array, Array, Array]:
-    """True and imagined scores (planners, starts) and the share (planners, starts) of trusted seeds.
-
-    An imagined score is the mean over the trusted seeds, and 0 where there are none.
-    """
-    shape = len(names), len(starts)
-    column = {scenario_id: k for k, scenario_id in enumerate(starts)}
-    truth, guess, trusted, seeds = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for row, name in enumerate(names):
-        for episode in true[name]:
-            truth[row, column[episode.scenario.id]] = driving_score(episode)
-        for episode in imagined[name]:
-            k = column[episode.scenario.id]
-            seeds[row, k] += 1.0
-            if trust_of(episode).valid:
-                trusted[row, k] += 1.0
-                guess[row, k] += driving_score(episode)
-    return truth, guess / np.maximum(trusted, 1.0), trusted / np.maximum(seeds, 1.0)
-
-
-def speeds(world: LoggedWorld, sight: Any, makers: dict[str, Callable[[], Planner]], tell: Tell) -> dict[str, Any]:
-    """Simulated seconds per second, embedded town with cameras against imagination, one after the other, now.
-
-    Planning and scoring are part of all; the town's pictures are rendered for the planner that looks at them.
-    "rendered" is the town in process, "rendered_through_carla" the same with its server and the carla client, as
-    `drivesim evaluate` drives.
-    """
-    ids, figures = list(world.starts), {}
-    town, name = ResumedTown(town_starts(world), default_rig(), camera_period_s=PLAN_PERIOD_S), "latent-policy"
-    planner, few = makers[name](), ids[:: max(len(ids) // 3, 1)][:3]
-    many, began = [ids[k % len(ids)] for k in range(SPEED_DRIVES)], 0.0
-    log = next(drive for drive in world.drives.values()).scenario
-    scenario = replace(log, time_limit_s=CARLA_SECONDS, traffic_vehicles=20, traffic_walkers=10)
-
-    def rendered() -> float:
-        episodes = [
-            run_episode(town, Driver(planner, make_controller(), default_rig()), world.starts[i].scenario, 0)
-            for i in few
-        ]
-        for episode in episodes:
-            score(episode)
-        return seconds_of(episodes)
-
-    def imagined(runner: Everybody | OneByOne, drives: list[str]) -> float:
-        found = drive_batch(world.batch(drives, list(range(len(drives)))), runner)
-        for episode in found.episodes:
-            score(episode)
-        return found.simulated_s
-
-    batched = Everybody(BATCH_PLANNERS[name](world.model))
-    single = OneByOne("latent", makers["latent"], sight)
-
-    def through_carla() -> float:
-        with EmbeddedServer(scenario.town) as (host, port):
-            carla = CarlaWorld(host, port, rig=default_rig(), camera_period_s=PLAN_PERIOD_S)
-            carla.reset(scenario, 0)  # the town is loaded and painted once before the clock starts
-            nonlocal began
-            began = time.perf_counter()
-            episode = run_episode(carla, Driver(planner, make_controller(), default_rig()), scenario, 0)
-            score(episode)
-            carla.close()
-        return seconds_of([episode])
-
-    rendered(), imagined(batched, many[:8])  # compiled and warm
-    for label, work in (
-        ("rendered", rendered),
-        ("rendered_through_carla", through_carla),
-        ("imagined_batch", lambda: imagined(batched, many)),
-        ("imagined_latent_planner", lambda: imagined(single, ids[:4])),
-    ):
-        began = time.perf_counter()
-        simulated = work()
-        figures[f"{label}_s_per_s"] = simulated / (time.perf_counter() - began)
-        tell(f"speed: {label:<24} {figures[f'{label}_s_per_s']:10.2f} simulated s/s")
-    for rendering in ("rendered", "rendered_through_carla"):
-        figures[f"times_faster_than_{rendering}"] = figures["imagined_batch_s_per_s"] / figures[f"{rendering}_s_per_s"]
-    return {**figures, "planner": name, "imagined_drives": SPEED_DRIVES, "rendered_drives": len(few)}
-
-
-def study(
-    logs: Path, out: Path, config: ImaginedConfig, seeds: int, checkpoint: Path | None, names: Sequence[str],
-    tell: Tell, *, count: int = 24, share: float = 0.7,
+def run(
+    logs: Path, tuning_logs: Path | None, out: Path, config: ImaginedConfig, checkpoint: Path | None,
+    names: Sequence[str], sizes: Sizes, tell: Tell,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run what is not there yet, compare, write fidelity.json and fidelity.svg.
+    """Drive what is not there yet, compare, write fidelity.json and fidelity.svg.
 
     Args:
-        count: starts; share: how many of them shall be eventful.
+        tuning_logs: fresh drives of training towns; without, the hazards of `drivesim.worlds.imagined_batch`.
 
     Raises:
-        ConfigError: an unknown planner, or logs without the embedded world's state.
+        ConfigError: an unknown planner.
+        drivesim.logs.LogError: no logs with the embedded world's state.
     """
-    from drivesim.build import load_world_model
-    from eval.scatter import scatter
-
     makers = contestants(checkpoint)
     for name in names:
         if name not in makers:
             raise ConfigError(f"unknown planner {name!r}: {nearest(name, makers)}")
-    world = LoggedWorld([log for log in open_drives(logs) if log.has_state], checkpoint, config, out / "latents")
-    choose_starts(world, count, share)
-    sight, started = load_world_model(checkpoint), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    tell(f"{len(world.drives)} logs, {len(world.starts)} starts, drift {world.gauge.table.drift(config.steps):.2f}")
-    still = Standstill(Imagination(sight))
-    true, imagined, control = {}, {}, {}
-    for name in names:
-        imagined[name] = imagine(world, name, makers[name], seeds, out / "imagined", sight, tell)
-        control[name] = imagine(world, name, makers[name], 1, out / "control", sight, tell, still)
-        true[name] = drive_truly(world, name, makers[name], out, tell)
-    starts = list(world.starts)
-    truth, guess, trusted = score_tables(names, starts, true, imagined)
-    means = planner_means(truth, guess, trusted)
-    everything = score_tables(names, starts, true, all_trusted(imagined))
-    without = score_tables(names, starts, true, control)[1]
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    fitted = tuned(tuning_logs, out / "tuning", config, checkpoint) if tuning_logs is not None else {}
+    for label, found in fitted.items():
+        tell(f"{label}: {found}")
+    study = Study(logs, out, config, checkpoint, sizes)
+    world = study.world
+    tell(f"{len(world.drives)} logs, {len(study.starts)} starts, drift {world.gauge.table.drift(config.steps):.2f}")
+    hazards = {label: found.hazards for label, found in fitted.items()}
+    ways = [
+        Way("imagined", ON_AND_ON, Expectation(hazards.get("imagined", Hazards()))),
+        Way("alone", FROM_THE_START_ALONE, Expectation(hazards.get("alone", Hazards()))),
+        Way("control", FROM_THE_START_ALONE, Expectation(luck=False), Standstill(Imagination(study.sight))),
+    ]
     result: dict[str, Any] = {
         "study": "fidelity", "command": "python -m eval.fidelity", "commit": code_version(), "started": started,
-        "encoder": world.model.digest, "logs": sorted(world.drives), "starts": len(world.starts), "seeds": seeds,
+        "encoder": world.model.digest, "weights": study.weights, "logs": sorted(world.drives),
+        "towns": sorted({start.scenario.town for start in world.starts.values()}), "starts": len(world.starts),
         "eventful_starts": sum(eventful(world, i) for i in world.starts),
-        "seconds": config.seconds, "goal_m": config.goal_m,
+        "seconds": config.seconds, "goal_m": config.goal_m, "expectation": asdict(ways[0].expectation),
+        "tuned": {label: found.told() for label, found in fitted.items()},
         "drift_by_step": world.gauge.table.curve().tolist(),
-        "trusted": with_intervals(truth, guess, trusted),
-        "trusted_or_not": with_intervals(*everything),
-        "control_without_imagination": {
-            "trusted": with_intervals(truth, without, trusted),
-            "trusted_or_not": with_intervals(truth, without, np.ones_like(truth)),
-        },
-        "planners": {
-            name: {
-                "true": _number(means[0][row]), "imagined": _number(means[1][row]),
-                "true_all": float(truth[row].mean()), "imagined_all": float(everything[1][row].mean()),
-                "control_all": float(without[row].mean()),
-                "trusted_share": float(trusted[row].mean()),
-                "rendered": makers[name]().needs_images,
-                "true_s_per_s": seconds_of(true[name]) / wall_of(true[name]),
-                "imagined_s_per_s": seconds_of(imagined[name]) / wall_of(imagined[name]),
-            }
-            for row, name in enumerate(names)
-        },
-        "speed": speeds(world, sight, makers, tell),
+        **compare(study, makers, names, ways, tell),
+        "speed": SpeedTest(world, study.sight, makers).run(tell),
     }  # fmt: skip
     write_json(out / "fidelity.json", result)
     (out / "fidelity.svg").write_text(scatter(result), encoding="utf-8")
     return result
 
 
-def all_trusted(imagined: dict[str, list[Episode]]) -> dict[str, list[Episode]]:
-    """As if imagination never abstained."""
-    return {name: [with_trust(episode, TRUSTED) for episode in episodes] for name, episodes in imagined.items()}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", type=Path, help="folder of logs of the embedded world (`drivesim record`)")
+    parser.add_argument("--tune", type=Path, default=None, help="other logs, of training towns, to fit hazards on")
     parser.add_argument("--out", type=Path, default=Path("runs/fidelity"))
     parser.add_argument("--checkpoint", type=Path, default=None, help="world model; the shipped one by default")
-    parser.add_argument("--starts", type=int, default=24, help="logged moments, spread over all logs")
+    parser.add_argument("--starts", type=int, default=40, help="logged moments, spread over all logs")
     parser.add_argument("--eventful", type=float, default=0.7, help="share of them with a lead, red light or walker")
-    parser.add_argument("--seeds", type=int, default=4, help="imagined drives of each planner from each start")
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--goal", type=float, default=40.0, help="metres along the route that count as all of it")
     parser.add_argument("--batch", type=int, default=128)
@@ -376,11 +253,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = ImaginedConfig(options.seconds, options.goal, 1.0, 0, options.batch)
     names = options.planner or list(contestants(options.checkpoint))
-    result = study(
-        options.logs, options.out, config, options.seeds, options.checkpoint, names,
-        lambda line: print(line, flush=True), count=options.starts, share=options.eventful,
+    sizes = Sizes(options.starts, options.eventful)
+    result = run(
+        options.logs, options.tune, options.out, config, options.checkpoint, names, sizes,
+        lambda line: print(time.strftime("%H:%M:%S"), line, flush=True),
     )  # fmt: skip
-    print(f"trusted: {result['trusted']}\nwritten to {options.out / 'fidelity.json'} and fidelity.svg")
+    for label in ("headline", "headline_moving", "with_told"):
+        for way in ("imagined", "alone", "control", "trusted"):
+            print(f"{label:<16} {way:<9}", result[label][way])
+    print(f"written to {options.out / 'fidelity.json'} and fidelity.svg")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ from drivesim.planning.expert import ExpertConfig, ExpertPlanner
 
 Array = NDArray[np.float64]
 
+# Told the truth, they know more than a latent holds.
+TOLD = frozenset(("expert", "expert-fast", "expert-timid", "expert-delayed", "expert-noisy"))
+IGNORES_ALL: dict[str, Any] = {
+    "ignore_red": True, "ignore_walkers": True, "ignore_vehicles": True, "overtakes": False, "careful": False,
+}  # fmt: skip
+
 
 class Worsened:
     """A planner whose plans are spoilt; sees through the eyes of the one inside."""
@@ -188,8 +194,9 @@ def contestants(checkpoint: Path | None) -> dict[str, Callable[[], Planner]]:
         "expert-fast": expert("expert-fast", speed_factor=1.6, headway_s=0.4, min_gap_m=1.0, acceleration_mps2=3.5,
                               lateral_acceleration_mps2=4.0, careful=False),
         "expert-timid": expert("expert-timid", speed_factor=0.4, headway_s=3.0),
-        "expert-blind": expert("expert-blind", ignore_red=True, ignore_walkers=True, ignore_vehicles=True,
-                               overtakes=False, careful=False),
+        "expert-blind": expert("expert-blind", **IGNORES_ALL),
+        "expert-blind-slow": expert("expert-blind-slow", speed_factor=0.5, **IGNORES_ALL),
+        "expert-blind-fast": expert("expert-blind-fast", speed_factor=1.6, **IGNORES_ALL),
         "expert-delayed": lambda: Delayed(ExpertPlanner(), "expert-delayed", 1.5),
         "expert-noisy": lambda: Noisy(ExpertPlanner(), "expert-noisy", 2.5),
         "constant-velocity": ours("constant-velocity"),
@@ -202,6 +209,10 @@ def contestants(checkpoint: Path | None) -> dict[str, Callable[[], Planner]]:
         "latent-policy-noisy": lambda: Noisy(policy(), "latent-policy-noisy", 2.5),
         "latent-policy-blind": lambda: Frozen(load_world_model(checkpoint), "latent-policy-blind", "policy"),
         "behaviour-cloning": ours("behaviour-cloning"),
+        "behaviour-cloning-delayed": lambda: Delayed(
+            make_planner("behaviour-cloning", checkpoint), "behaviour-cloning-delayed", 1.5
+        ),
         "readout-rule": ours("readout-rule"),
+        "readout-rule-fast": lambda: Biased(make_planner("readout-rule", checkpoint), "readout-rule-fast", 1.0),
         "standing": Standing,
     }  # fmt: skip

@@ -36,12 +36,13 @@ from drivesim.suite.files import Job
 from drivesim.suite.imagining import Everybody, GivenPlans, Imagined, OneByOne, drive_batch, plans_along
 from drivesim.suite.running import OnProgress, Progress
 from drivesim.suite.trust import Trust, TrustGauge, TrustLimits, start_of
-from drivesim.worlds.imagined_batch import STEP_S, ImaginationCore, ImaginedBatch, LatentStart
+from drivesim.worlds.imagined_batch import STEP_S, ImaginationConfig, ImaginationCore, ImaginedBatch, LatentStart
 from drivesim.worlds.logged_drive import (
     EncodedDrive,
     UnusableDrive,
     encode_drive,
     encoded_before,
+    news_of,
     pictures,
     start_at,
 )
@@ -181,13 +182,15 @@ class LoggedWorld:
         most = self.config.max_starts
         if 0 < most < len(places):
             places = [places[int(i)] for i in np.linspace(0, len(places) - 1, most).round()]
-        return [start_at(drive, k, self.config.seconds, self.config.goal_m) for drive, k in places]
+        news = {name: news_of(self.model, drive) for name, drive in self.drives.items()}
+        return [start_at(drive, k, self.config.seconds, self.config.goal_m, news[drive.name]) for drive, k in places]
 
     def batch(
-        self, ids: Sequence[str], seeds: Sequence[int], model: ImaginationCore | None = None
+        self, ids: Sequence[str], seeds: Sequence[int], model: ImaginationCore | None = None,
+        imagination: ImaginationConfig | None = None,
     ) -> ImaginedBatch:  # fmt: skip
         """A batch of drives from starts by id; `model` answers instead of this world's own, for controls."""
-        return ImaginedBatch(model or self.model, self.kinematics, [self.starts[i] for i in ids], seeds)
+        return ImaginedBatch(model or self.model, self.kinematics, [self.starts[i] for i in ids], seeds, imagination)
 
     def runner(self, name: str) -> Runner | None:
         """A planner for imagination by name; None for one that has to have pictures."""

@@ -16,7 +16,7 @@ from drivesim.interfaces import Planner
 from drivesim.planning.batch_planners import BatchPlan, BatchPlanner, Seen
 from drivesim.runs import code_version
 from drivesim.worlds.imagined_batch import ImaginedBatch, generator
-from drivesim.worlds.latent_world import ImaginedSight, frame_of
+from drivesim.worlds.latent_world import ImaginedSight, frame_of, told_frame
 
 Array = NDArray[np.float64]
 
@@ -67,7 +67,8 @@ class OneByOne:
     def plan(self, batch: ImaginedBatch) -> BatchPlan:
         """Ask everybody who still drives."""
         for row in np.flatnonzero(batch.alive):
-            planner, frame = self._planners[row], frame_of(batch, int(row))
+            planner = self._planners[row]
+            frame = told_frame(batch, int(row)) if planner.privileged else frame_of(batch, int(row))
             plan = planner.plan(frame.observation, frame if planner.privileged else None, self._rngs[row])
             plan.trajectory.validate()
             self._plans[row] = plan

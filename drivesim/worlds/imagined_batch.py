@@ -2,8 +2,8 @@
 
 Every half second the predictor answers the motion that was driven; the ego itself is integrated by a
 kinematic bicycle under the same pedals as everywhere. Frozen heads say how likely a collision or a run
-red light is. One uniform number an encounter decides when a probability becomes an event, so that an
-encounter of several steps counts as often as its largest probability says, and a seed decides it all.
+red light is at each imagined moment, `drivesim.worlds.hazards` makes of that how likely it happens just then and
+not before, and one uniform number a moment decides: a seed decides it all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from drivesim.datatypes import EndReason, Event, Frame, Scenario
 from drivesim.datatypes.motions import Motions
 from drivesim.geometry.curve_table import CurveTable
+from drivesim.worlds.hazards import Hazards, evidence
 from drivesim.worlds.routes import RoutePlan
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
 STEP_S = 0.5  # one latent tick
-COLLISION, NEAR, RED_LIGHT = range(3)  # columns of the risks
 COMPLETE_SHARE, COMPLETE_M, DEVIATION_M = 0.99, 10.0, 30.0  # as in drivesim.drive
 REACH_M = 4.0  # along the route: nobody gets further in one tick
 
@@ -82,6 +82,10 @@ class LatentStart:
         route: the log's route with the goal of the imagined drive.
         frame: the logged truth: where the ego stands, and where the map has stop lines.
         previous, current: (n, d) latents of half a second before and of the tick itself.
+        logged: what the log saw from this tick on, every half second, as far as it goes: all the truth that there is
+            for a planner that has to be told (`drivesim.worlds.latent_world.told_frame`).
+        news: (t, n, d) what each following half second of the log brought that the predictor had not expected, as
+            far as the log goes (`drivesim.worlds.logged_drive.news_of`); None for nothing.
     """
 
     scenario: Scenario
@@ -90,6 +94,8 @@ class LatentStart:
     frame: Frame
     previous: Floats
     current: Floats
+    logged: Sequence[Frame] = ()
+    news: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,23 @@ class ImaginationConfig:
     """How imagination runs. The pedals are those of the embedded town's vehicle.
 
     Attributes:
-        risk_floor: below it an encounter is over.
+        hazards: how risks become events.
         anchor_steps: risks are asked from at most this many steps before, as the heads were taught.
+        news: share of the log's news that comes in imagination too: abduction, action, prediction (Pearl 2009). What
+            nobody could foresee at the start, somebody who steps out or a lead that brakes, happens again, and the
+            predictor answers for what is driven otherwise. Driven as logged, imagination is the log. 0 imagines from
+            the start alone.
+        news_reach_m: the share halves with every such distance from where the log's car was.
+        strikes: risks become events by luck. Without, drives go on as if nothing ever happened, for whoever scores
+            them in expectation (`drivesim.suite.expectation`).
     """
 
-    risk_floor: float = 0.03
+    hazards: Hazards = field(default_factory=Hazards)
     anchor_steps: int = 6
+    news: float = 1.0
+    news_reach_m: float = 20.0
     ends_at_collision: bool = True  # what comes after one was never seen in training
+    strikes: bool = True
     drive_mps2: float = 4.5
     top_speed_mps: float = 55.0
     brake_mps2: float = 8.0
@@ -117,25 +133,29 @@ def generator(scenario: Scenario, seed: int, purpose: int) -> np.random.Generato
     return np.random.default_rng([scenario.seed, seed, zlib.crc32(scenario.id.encode()), purpose])
 
 
+def _news_of(starts: Sequence[LatentStart]) -> tuple[Floats, Array]:
+    """News (b, t, n, d), zero where a log is over, and where the log's car was: (b, t + 1, 2)."""
+    steps = max((0 if start.news is None else len(start.news)) for start in starts)
+    news = np.zeros((len(starts), steps, *starts[0].current.shape), np.float32)
+    places = np.zeros((len(starts), steps + 1, 2))
+    for row, start in enumerate(starts):
+        if start.news is not None and len(start.news):
+            news[row, : len(start.news)] = start.news
+            known = np.array([[frame.ego.x_m, frame.ego.y_m] for frame in start.logged])
+            places[row] = known[np.minimum(np.arange(steps + 1), len(known) - 1)]
+    return news, places
+
+
 class _Luck:
-    """One uniform number for every drive and encounter."""
+    """One uniform number for every drive and moment: as often as a probability says it becomes an event."""
 
     def __init__(self, generators: list[np.random.Generator]) -> None:
         self._generators = generators
-        self._uniform = np.array([g.random() for g in generators])
-        self._open = np.zeros(len(generators), dtype=bool)  # an encounter is going on
-        self._struck = np.zeros(len(generators), dtype=bool)  # and has become an event
 
-    def strikes(self, probability: Array, floor: float, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    def strikes(self, probability: Array, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Rows (of `rows`) whose event happens now, given their probabilities (len(rows),)."""
-        risky = probability > floor
-        for row in rows[~risky & self._open[rows]]:
-            self._uniform[row] = self._generators[row].random()
-        self._struck[rows[~risky]] = False
-        self._open[rows] = risky
-        happens = risky & ~self._struck[rows] & (probability > self._uniform[rows])
-        self._struck[rows[happens]] = True
-        return rows[happens]
+        drawn = np.array([self._generators[row].random() for row in rows])
+        return rows[probability > drawn]
 
 
 class ImaginedBatch:
@@ -144,7 +164,7 @@ class ImaginedBatch:
     Attributes:
         tick: world ticks so far; a latent tick is `latent_ticks` of them.
         previous, current: (b, n, d) latents of the last two latent ticks.
-        reads: (b, read-outs) of the present.
+        reads: (b, read-outs) of the present; `readings` has those of all latent ticks.
         alive: (b,) who still drives; the rest keeps its last state.
         ends: why each drive ended, None while it goes on.
         events: what counts against each.
@@ -194,13 +214,14 @@ class ImaginedBatch:
         self.alive = np.ones(b, dtype=bool)
         self.ends: list[EndReason | None] = [None] * b
         self.events: list[list[Event]] = [[] for _ in starts]
-        luck = [generator(start.scenario, seed, 2) for start, seed in zip(starts, seeds, strict=True)]
-        self._collision_luck, self._red_luck = _Luck(luck), _Luck(luck)
+        self._luck = _Luck([generator(start.scenario, seed, 2) for start, seed in zip(starts, seeds, strict=True)])
         self._driven_m = np.zeros(b)
         self._step_start = self.motions, self._driven_m
         self.latents: list[Floats] = [self.current]
         self.doubts: list[Floats] = []
         self.risks: list[Floats] = []
+        self.readings: list[Floats] = [self.reads]
+        self._news, self._logged_xy = _news_of(starts)
         self._features: list[Floats] = [kinematics.now(self.motions)]
         self._anchored_m: list[Array] = [self._driven_m]
 
@@ -271,11 +292,12 @@ class ImaginedBatch:
             told, told_doubt = self.model.rollout(
                 self.previous[rows], self.current[rows], actions[rows, None], before.speed_mps[rows]
             )
-            imagined[rows], doubt[rows] = told[:, 0], told_doubt[:, 0]
+            imagined[rows], doubt[rows] = told[:, 0] + self._came(rows), told_doubt[:, 0]
             risk = self._risks(rows, imagined, actions)
             reads[rows] = self.model.read(self.current[rows], imagined[rows])
         self.previous, self.current, self.reads = self.current, imagined, reads
         self.latents.append(imagined)
+        self.readings.append(reads)
         self.doubts.append(doubt)
         self._features.append(features)
         self._anchored_m.append(self._driven_m)
@@ -283,8 +305,19 @@ class ImaginedBatch:
         whole = np.zeros((len(actions), 3), np.float32)
         if risk is not None:
             whole[rows] = risk
-            self._strike(rows, risk)
+            if self.config.strikes:
+                self._strike(rows, risk)
         self.risks.append(whole)
+
+    def _came(self, rows: NDArray[np.intp]) -> Floats | float:
+        """The log's news (len(rows), n, d) of the half second that was driven."""
+        step = len(self.latents) - 1
+        if self.config.news <= 0.0 or step >= self._news.shape[1]:
+            return 0.0
+        x, y = self._logged_xy[rows, step + 1].T
+        away = np.hypot(self.motions.x_m[rows] - x, self.motions.y_m[rows] - y)
+        share = self.config.news * 0.5 ** (away / self.config.news_reach_m)
+        return np.asarray(self._news[rows, step] * share[:, None, None], np.float32)
 
     def _risks(self, rows: NDArray[np.intp], imagined: Floats, actions: Array) -> Floats:
         """(len(rows), 3), asked from up to `anchor_steps` before."""
@@ -297,13 +330,13 @@ class ImaginedBatch:
 
     def _strike(self, rows: NDArray[np.intp], risk: Floats) -> None:
         """Turn risks into events."""
-        moving = self.motions.speed_mps[rows] > 0.1  # who stands hits nobody and crosses no line
-        likely = np.where(moving[:, None], risk, 0.0).astype(np.float64)
-        floor = self.config.risk_floor
-        for row in self._collision_luck.strikes(likely[:, COLLISION], floor, rows):
-            self._add(int(row), self._who_is_hit(int(row)), float(likely[rows == row, COLLISION][0]))
-        for row in self._red_luck.strikes(likely[:, RED_LIGHT], floor, rows):
-            self._add(int(row), "red_light", float(likely[rows == row, RED_LIGHT][0]))
+        speed = self.motions.speed_mps[rows]
+        seen = evidence(self.reads[rows].astype(np.float64), self.model.readouts, speed)
+        likely = self.config.hazards.of(risk.astype(np.float64), speed, seen)
+        for row in self._luck.strikes(likely[:, 0], rows):
+            self._add(int(row), self._who_is_hit(int(row)), float(likely[rows == row, 0][0]))
+        for row in self._luck.strikes(likely[:, 1], rows):
+            self._add(int(row), "red_light", float(likely[rows == row, 1][0]))
 
     def _add(self, row: int, kind: str, probability: float) -> None:
         m = self.motions

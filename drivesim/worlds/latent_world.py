@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from drivesim.datatypes import (
     ACTOR_VEHICLE,
     LIGHT_GREEN,
     LIGHT_OFF,
+    LIGHT_RED,
     LIGHT_YELLOW,
     ActorStates,
     CameraRig,
@@ -65,9 +67,16 @@ class LatentWorld:
         kinematics: Kinematics,
         starts: Iterable[LatentStart],
         config: ImaginationConfig | None = None,
+        *,
+        told: bool = False,
     ) -> None:
-        """A world that can start where the logs have been."""
+        """A world that can start where the logs have been.
+
+        Args:
+            told: frames show others and lights as the log had them, for a privileged planner, not as the probes read.
+        """
         self.model, self.kinematics, self.config = model, kinematics, config
+        self._frame = told_frame if told else frame_of
         self.starts = {start.scenario.id: start for start in starts}
         self.end: EndReason | None = None
         self._batch: ImaginedBatch | None = None
@@ -99,7 +108,7 @@ class LatentWorld:
         start = self.starts[scenario.id]
         self.route, self.end = start.route, None
         self._batch = ImaginedBatch(self.model, self.kinematics, [start], [seed], self.config)
-        return frame_of(self._batch, 0)
+        return self._frame(self._batch, 0)
 
     def step(self, control: Control) -> Frame:
         """Advance by the start's dt under `control`."""
@@ -113,7 +122,7 @@ class LatentWorld:
             for event in batch.events[0][told:]
             if event.kind != "red_light"
         )
-        return frame_of(batch, 0, hits)
+        return replace(self._frame(batch, 0), contacts=hits)
 
     def reported_events(self) -> list[Event]:
         """What the world itself judges: run red lights, since imagination has no stop lines to watch."""
@@ -165,14 +174,29 @@ def ego_of(batch: ImaginedBatch, row: int) -> EgoState:
     )  # fmt: skip
 
 
-def frame_of(batch: ImaginedBatch, row: int, contacts: tuple[Contact, ...] = ()) -> Frame:
+def frame_of(batch: ImaginedBatch, row: int) -> Frame:
     """One drive's present tick; at latent ticks with the latent as its picture."""
     ego, route = ego_of(batch, row), batch.starts[row].route
     s = float(batch.motions.s_m[row])
     picture = latent_picture(batch.current[row]) if batch.at_latent_tick else None
     read = batch.read_of(row)
     actors, lights = imagined_lead(read, ego, route, s), imagined_lights(read, batch.starts[row], s)
-    return Frame(round(batch.time_s * 1e6), picture, ego, actors, lights, route.ahead(ego, s), contacts=contacts)
+    return Frame(round(batch.time_s * 1e6), picture, ego, actors, lights, route.ahead(ego, s))
+
+
+def told_frame(batch: ImaginedBatch, row: int) -> Frame:
+    """One drive's present tick for a planner that is told the truth: others and lights as the log had them by then.
+
+    Imagination holds no truth, and what the probes read is too little to drive by for who expects to know it all.
+    So others move as they did, and do not answer to what is driven here. Where the log is over its last tick stays.
+    Red is shown as yellow, as in `imagined_lights`.
+    """
+    frame, logged = frame_of(batch, row), batch.starts[row].logged
+    if not logged:
+        return frame
+    then = logged[min(batch.tick // batch.latent_ticks, len(logged) - 1)]
+    states = np.where(then.lights.states == LIGHT_RED, LIGHT_YELLOW, then.lights.states)
+    return replace(frame, actors=then.actors, lights=replace(then.lights, states=states))
 
 
 def latent_picture(tokens: Floats) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drivesim.datatypes import CameraRig, EgoState, Frame, Scenario
 from drivesim.geometry import Polyline
 from drivesim.geometry.bicycle import actions_from_motion
-from drivesim.worlds.imagined_batch import STEP_S, Floats, LatentStart
+from drivesim.worlds.imagined_batch import STEP_S, Floats, ImaginationCore, LatentStart
 from drivesim.worlds.routes import RoutePlan, plan_route
 from drivesim.worlds.town_world import picture, town_renderer
 
@@ -207,12 +207,23 @@ def cut_route(route: RoutePlan, s_m: float, goal_m: float) -> tuple[RoutePlan, f
     return part, here
 
 
-def start_at(drive: EncodedDrive, k: int, seconds: float, goal_m: float) -> LatentStart:
+def news_of(model: ImaginationCore, drive: EncodedDrive) -> Floats:
+    """What each half second of a log brought that the predictor did not expect: (t - 1, n, d), zero for the first."""
+    z = drive.latents
+    news = np.zeros_like(z[1:])
+    if len(z) > 2:
+        told, _ = model.rollout(z[:-2], z[1:-1], drive.actions[1:, None], drive.speeds_mps[1:-1])
+        news[1:] = z[2:] - told[:, 0]
+    return news
+
+
+def start_at(drive: EncodedDrive, k: int, seconds: float, goal_m: float, news: Floats | None = None) -> LatentStart:
     """The start at latent tick k of a drive.
 
     Args:
         seconds: time limit of the imagined drive.
         goal_m: its goal, so far along the route.
+        news: of the whole drive, from `news_of`.
 
     Raises:
         UnusableDrive: k has no tick before it.
@@ -224,4 +235,8 @@ def start_at(drive: EncodedDrive, k: int, seconds: float, goal_m: float) -> Late
         drive.scenario, id=f"{drive.name}@{k}", time_limit_s=seconds, dt_s=0.05, actors=(), tags=("imagined",),
         initial_speed_mps=max(drive.frames[k].ego.speed_mps, 0.0),
     )  # fmt: skip
-    return LatentStart(scenario, route, here, drive.frames[k], drive.latents[k - 1], drive.latents[k])
+    logged = drive.frames[k : k + int(seconds / STEP_S) + 1]
+    return LatentStart(
+        scenario, route, here, drive.frames[k], drive.latents[k - 1], drive.latents[k], logged,
+        None if news is None else news[k : k + len(logged) - 1],
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from drivesim.config import ConfigError
 from drivesim.datatypes import CameraRig, Frame, Scenario
 from drivesim.town.state import TownState
 from drivesim.town.town import Town
+from drivesim.town.walkers import WalkTable
 from drivesim.worlds.cast import Cast
 from drivesim.worlds.ego_motion import EgoMotion
 from drivesim.worlds.routes import RoutePlan, lane_map
@@ -48,6 +49,7 @@ class ResumedTown(TownWorld):
         """Starts by the id of their scenario."""
         super().__init__(rig, camera_period_s=camera_period_s)
         self.starts = dict(starts)
+        self._walks: dict[str, WalkTable] = {}  # a town's own, and slow to derive
 
     def reset(self, scenario: Scenario, seed: int) -> Frame:
         """Restore a start; the seed is the driver's alone, since the state says all of the town.
@@ -62,6 +64,9 @@ class ResumedTown(TownWorld):
         self.route, self.variation = start.route, vary(scenario, seed)
         self._scenario, self._seed = scenario, seed
         self.town = Town(lanes.network, solids=town_solids(scenario.town))
+        if scenario.town not in self._walks:
+            self._walks[scenario.town] = self.town.walk_table
+        self.town.walk_table = self._walks[scenario.town]
         self.town.restore(start.state())
         self.ego_row, self._near_s_m = start.ego_row, start.s_m
         self._motion, self._tick = EgoMotion(), 0

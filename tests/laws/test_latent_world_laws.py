@@ -32,9 +32,11 @@ from drivesim.planning.kinematics import imagined_kinematics, kinematics
 from drivesim.planning.proposals import drive_route
 from drivesim.recording import RecordConfig, open_logs, record
 from drivesim.scoring.outcome import score
+from drivesim.suite.expectation import Expectation, expected_score, traces
 from drivesim.suite.imagined import ImaginedConfig, evaluate_imagined
 from drivesim.suite.imagining import Everybody, Imagined, OneByOne, drive_batch
 from drivesim.suite.trust import TrustGauge, TrustLimits
+from drivesim.worlds.hazards import Hazard, Hazards
 from drivesim.worlds.imagined_batch import ImaginationConfig, ImaginedBatch, LatentStart, _Luck
 from drivesim.worlds.latent_world import ImaginedSight, LatentWorld
 from drivesim.worlds.logged_drive import EncodedDrive, encode_drive, start_at
@@ -220,7 +222,7 @@ def test_a_batch_equals_a_loop(kind: str, core: Imagination, starts: list[Latent
 def test_the_runner_does_what_the_drive_loop_does_in_the_world(
     kind: str, core: Imagination, model: WorldModel, starts: list[LatentStart]
 ) -> None:
-    world = LatentWorld(core, BatchKinematics(), starts)
+    world = LatentWorld(core, BatchKinematics(), starts, told=kind == "expert")
     sight = ImaginedSight(model, world)
     makers = {"expert": ExpertPlanner, "policy": lambda: PolicyPlanner(model, "policy", "policy"),
               "constant": ConstantVelocityPlanner}  # fmt: skip
@@ -280,16 +282,36 @@ def test_a_drive_of_no_length_has_one_tick_and_no_score(core: Imagination, start
     same(episode, alone, 1e-9)
 
 
-def test_an_encounter_counts_as_often_as_its_largest_probability_says() -> None:
-    count, course = 4000, (0.1, 0.3, 0.2, 0.3, 0.0, 0.1)
+def test_events_come_as_often_as_hazards_say() -> None:
+    count, course = 4000, (0.0, 0.3, 1.0, 0.05)
     luck = _Luck([np.random.default_rng([7, k]) for k in range(count)])
-    rows, hits = np.arange(count), np.zeros((2, count))
-    for step, p in enumerate(course):
-        struck = luck.strikes(np.full(count, p), 0.03, rows)
-        hits[int(step >= 4)][struck] += 1
-    assert hits.max() == 1.0, "one encounter, one event"
-    assert hits[0].mean() == pytest.approx(0.3, abs=0.03)
-    assert hits[1].mean() == pytest.approx(0.1, abs=0.02)
+    rows = np.arange(1000, count)
+    for p in course:
+        struck = luck.strikes(np.full(len(rows), p), rows)
+        assert set(struck.tolist()) <= set(rows.tolist())
+        assert len(struck) / len(rows) == pytest.approx(p, abs=0.03)
+
+
+def test_a_hazard_grows_with_the_risk_and_who_stands_is_safe() -> None:
+    risks = np.repeat(np.linspace(0.0, 1.0, 9)[:, None], 3, axis=1)
+    likely = Hazards().of(risks, np.full(9, 5.0))
+    assert np.all(np.diff(likely, axis=0) > 0.0) and np.all((likely > 0.0) & (likely < 1.0))
+    assert not Hazards().of(risks, np.zeros(9)).any()
+    np.testing.assert_allclose(Hazard().of(risks[1:-1, 0]), risks[1:-1, 0])
+
+
+def test_an_expected_score_is_the_mean_of_drawn_ones(core: Imagination, starts: list[LatentStart]) -> None:
+    start, seeds = starts[1], list(range(400))
+    config = ImaginationConfig(hazards=Hazards(Hazard(-2.5, 0.0), Hazard(-2.0, 0.0)))
+    drawn = drive_batch(
+        ImaginedBatch(core, BatchKinematics(), [start] * len(seeds), seeds, config), Everybody(BatchConstantVelocity())
+    )
+    told = replace(config, strikes=False, ends_at_collision=False)
+    whole = drive_batch(ImaginedBatch(core, BatchKinematics(), [start], [0], told), Everybody(BatchConstantVelocity()))
+    assert not whole.episodes[0].events
+    expected = expected_score(traces(whole)[0], core.readouts, Expectation(config.hazards))
+    values = np.array([score(episode).value("driving_score") for episode in drawn.episodes])
+    assert values.std() > 5.0 and expected == pytest.approx(values.mean(), abs=4.0 * values.std() / len(values) ** 0.5)
 
 
 # ---------------------------------------------------------------- trust

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,12 +16,15 @@ from drivesim.datatypes import Control, EgoState, Plan, Trajectory, default_rig
 from drivesim.drive import Driver, run_episode
 from drivesim.planning.expert import ExpertPlanner
 from drivesim.recording import RecordConfig, open_logs, record
+from drivesim.suite.expectation import Expectation, Trace, counts, expected_events, expected_score, first_hits
 from drivesim.town.state import TownState
+from drivesim.worlds.hazards import Hazard, evidence, log_odds
 from drivesim.worlds.imagined_batch import LatentStart
 from drivesim.worlds.logged_drive import encoded_before, latent_ticks, start_at
 from drivesim.worlds.resumed_town import ResumedTown, TownStart
-from eval.agreement import agreement, planner_means, with_intervals
-from eval.scatter import scatter
+from eval.agreement import agreement, ceiling, mean_interval, planner_means, with_intervals
+from eval.hazards import fitted, hit
+from eval.scatter import placed, scatter
 from eval.worsened import Biased, Delayed, Noisy, Standing, along_path, contestants, continued
 
 RECORDING = RecordConfig(
@@ -92,16 +97,71 @@ def test_agreement_is_one_on_a_line_and_none_for_nobody() -> None:
     assert noise["r2_ci95"][0] <= noise["r2"] <= noise["r2_ci95"][1]
 
 
-def test_the_figure_is_svg() -> None:
-    row = {"true": 40.0, "imagined": 50.0, "true_all": 41.0, "imagined_all": 52.0}
-    result = {
-        "trusted": {"r2": 0.8, "r2_ci95": [0.5, 0.9], "rank_correlation": 0.7, "rank_correlation_ci95": [0.4, 0.9],
-                    "planners": 2}, "speed": {"times_faster_than_rendered": 300.0}, "starts": 4, "seconds": 6.0,
-        "control_without_imagination": {"trusted": {"r2": None, "r2_ci95": None}},
-        "planners": {"a<b": row, "abstains": row | {"imagined": None, "true": None}},
+def test_a_ceiling_is_one_where_planners_differ_and_low_where_they_do_not() -> None:
+    rng = np.random.default_rng(1)
+    apart = np.linspace(0.0, 100.0, 12)[:, None] + rng.normal(0.0, 1.0, (12, 40))
+    found, noise = ceiling(apart), ceiling(rng.normal(0.0, 10.0, (12, 40)))
+    assert found["r2"] is not None and noise["r2"] is not None
+    assert found["r2"] > 0.99 and noise["r2"] < 0.6
+    assert ceiling(np.ones((5, 8))) == {"r2": None, "rank_correlation": None}
+    low, high = mean_interval(apart[3])
+    assert low < apart[3].mean() < high
+
+
+def test_hazards_are_found_again() -> None:
+    rng = np.random.default_rng(2)
+    risk, seen = rng.uniform(0.001, 0.999, 20_000), rng.uniform(0.0, 1.5, (20_000, 2))
+    true = Hazard(-2.0, 0.6, 0.9, 0.4)
+    happened = rng.uniform(size=len(risk)) < true.of(risk, seen)
+    found = fitted(np.column_stack([log_odds(risk), seen]), happened)
+    for name in ("bias", "slope", "closing", "close"):
+        assert getattr(found, name) == pytest.approx(getattr(true, name), abs=0.12), name
+    never = fitted(log_odds(risk)[:, None], np.zeros(len(risk), dtype=bool))
+    assert never.of(risk).max() < 0.05 and never.slope >= 0.0
+
+
+def test_the_lead_is_evidence_as_far_as_it_is_seen_and_closes() -> None:
+    names = ("lead_gap", "lead_speed", "lead_present")
+    readings = np.array([[5.0, 0.0, 9.0], [5.0, 8.0, 9.0], [5.0, 0.0, -9.0], [40.0, 0.0, 9.0]])
+    closing, close = evidence(readings, names, np.full(4, 8.0)).T
+    assert closing[0] == pytest.approx(1.6, abs=0.01) and closing[1] == 0.0 and closing[2] < 0.01
+    assert close[0] == close[1] > close[3] > close[2]
+    assert not evidence(np.zeros((3, 1)), ("walker_ahead",), np.ones(3)).any()
+
+
+def test_what_is_expected_adds_up() -> None:
+    hazards = np.random.default_rng(3).uniform(0.0, 0.4, 9)
+    hits, survived = first_hits(hazards)
+    assert hits.sum() + survived == pytest.approx(1.0)
+    table = counts(hazards)
+    np.testing.assert_allclose(table.sum(axis=1), 1.0)
+    assert table[-1] @ np.arange(table.shape[1]) <= hazards.sum() and table[-1, 0] == pytest.approx(survived)
+    trace = Trace(np.array([0.0, 50.0, 100.0]), np.full((2, 3), 0.2), np.full(2, 5.0), np.zeros((2, 0)), 0.0)
+    calm = replace(trace, risks=np.full((2, 3), 1e-3))
+    assert expected_score(trace, ()) < expected_score(calm, ()) < expected_score(calm, (), Expectation(luck=False))
+    assert expected_score(trace, (), Expectation(luck=False)) == 100.0
+    standing = replace(trace, speeds_mps=np.zeros(2))
+    assert expected_events(standing, ()) == (0.0, 0.0)
+
+
+def a_result() -> dict[str, Any]:
+    agreed = {"r2": 0.8, "r2_ci95": [0.5, 0.9], "rank_correlation": 0.7, "rank_correlation_ci95": [0.4, 0.9],
+              "planners": 2}  # fmt: skip
+    row = {"true": 40.0, "imagined": 50.0, "true_ci95": [30.0, 45.0], "imagined_ci95": [40.0, 60.0], "told": False}
+    nobody = {"r2": None, "r2_ci95": None}
+    return {
+        "headline": {"imagined": agreed, "control": nobody}, "with_told": {"imagined": agreed},
+        "speed": {"times_faster_than_rendered": 300.0}, "starts": 4, "seconds": 6.0, "towns": ["Town02"],
+        "planners": {"a<b": row, "told": row | {"told": True, "true": 41.0}, "near": row | {"imagined": 50.5}},
     }  # fmt: skip
-    root = ElementTree.fromstring(scatter(result))
-    assert len([node for node in root.iter() if node.tag.endswith("circle")]) == 2
+
+
+def test_the_figure_is_svg_and_no_name_hides_another() -> None:
+    root = ElementTree.fromstring(scatter(a_result()))
+    assert len([node for node in root.iter() if node.tag.endswith("circle")]) == 3
+    points = [(f"planner-{k}", 300.0 + 9.0 * (k % 3), 300.0 + 7.0 * (k // 3)) for k in range(9)]
+    boxes = [place[3] for place in placed(points)]
+    assert max(a.overlap(b) for i, a in enumerate(boxes) for b in boxes[:i]) < 20.0
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +206,20 @@ def test_worsened_planners_drive_there(start: tuple[LatentStart, TownStart]) -> 
         assert episode.route_points.shape == logged.route.points_m.shape
         driven[planner.name] = float(episode.progress_m[-1] - episode.progress_m[0])
     assert driven["standing"] < driven["fast"]
+
+
+def test_who_drives_on_into_the_lead_has_met_it(start: tuple[LatentStart, TownStart]) -> None:
+    logged, _ = start
+    others = logged.frame.actors
+    ego = logged.frame.ego
+    dx, dy = others.pose[:, 0] - ego.x_m, others.pose[:, 1] - ego.y_m
+    ahead = dx * np.cos(ego.yaw_rad) + dy * np.sin(ego.yaw_rad)
+    row = int(np.argmin(np.where(ahead > 0.0, np.hypot(dx, dy), np.inf)))
+    into = np.zeros((2, 8))
+    into[:, :4] = [ego.x_m, ego.y_m, ego.z_m, ego.yaw_rad]
+    into[1, :2] = logged.logged[2].actors.pose[list(logged.logged[2].actors.ids).index(others.ids[row]), :2]
+    assert 0.0 < ahead[row] < 60.0 and hit(logged, into).tolist() == [False, True]
+    assert len(logged.logged) == 5 and logged.logged[0] is logged.frame
 
 
 def test_a_log_without_half_second_ticks_is_refused(tmp_path: Path) -> None:
