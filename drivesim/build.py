@@ -65,6 +65,15 @@ def _latent_policy(checkpoint: Path | None) -> Planner:
     return PolicyPlanner(load_world_model(checkpoint), "latent-policy", "policy")
 
 
+def _latent_distilled(checkpoint: Path | None) -> Planner:
+    from drivesim.models import SHIPPED
+    from drivesim.models.distilled import DistilledPolicy, distilled_path
+    from drivesim.planning.distilled import DistilledPlanner
+
+    model = load_world_model(checkpoint)
+    return DistilledPlanner(model, DistilledPolicy.load(distilled_path(checkpoint or SHIPPED), model.digest))
+
+
 def _behaviour_cloning(checkpoint: Path | None) -> Planner:
     from drivesim.planning.behavior_cloning import PolicyPlanner
 
@@ -140,6 +149,7 @@ PLANNERS: dict[str, PlannerFactory] = {
     "latent-mppi": _searching("mppi", samples=20, rounds=3),
     "latent-gradient": _searching("gradient"),
     "latent-policy": _latent_policy,
+    "latent-distilled": _latent_distilled,
     "latent-oracle": _latent_oracle,
     "behaviour-cloning": _behaviour_cloning,
     "readout-rule": _readout_rule,
@@ -148,7 +158,8 @@ PLANNERS: dict[str, PlannerFactory] = {
 }
 NEEDS_CHECKPOINT = frozenset(
     ("latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy", "behaviour-cloning")
-) | {"readout-rule"}
+) | {"latent-distilled", "readout-rule"}
+NEEDS_DISTILLED = frozenset(("latent-distilled",))  # a head beside the checkpoint, see `training.distill`
 NEEDS_TOWN = frozenset(("latent-oracle",))  # they try futures out: only in the embedded town, in their own process
 ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}
 WORLDS: dict[str, Callable[..., World]] = {"town": _town_world, "carla": _carla_world, "latent": _latent_world}

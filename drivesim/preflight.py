@@ -75,7 +75,7 @@ def ready_suite(name: str, scenarios: list[str] | None) -> Suite:
 
 def require_planners(names: list[str], checkpoint: Path | None, carla: tuple[str, int] | None = None) -> None:
     """Names and the checkpoint of learned planners, with the rig that will drive; `carla` is a server not our own."""
-    from drivesim.build import NEEDS_CHECKPOINT, NEEDS_TOWN, require_planner
+    from drivesim.build import NEEDS_CHECKPOINT, NEEDS_DISTILLED, NEEDS_TOWN, make_planner, require_planner
 
     for name in names:
         require_planner(name)
@@ -89,3 +89,5 @@ def require_planners(names: list[str], checkpoint: Path | None, carla: tuple[str
         from drivesim.models.world_model import WorldModel
 
         WorldModel.load(checkpoint, default_rig())
+    for name in NEEDS_DISTILLED & set(names):
+        make_planner(name, checkpoint)

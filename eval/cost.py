@@ -44,7 +44,9 @@ from eval.cost_figure import figure
 from eval.frozen import provenance
 from eval.speed import busy_scenario
 
-OURS = ("latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy")
+OURS = (
+    "latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy", "latent-distilled",
+)  # fmt: skip
 SHIPPED_PLANNER = "latent"  # the one whose cost has a goal
 WARM_UP = 3  # plans that load and compile
 GOAL_MS, GOAL_TIMES = 100.0, 10.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from drivesim.build import NEEDS_CHECKPOINT, NEEDS_TOWN, load_world_model, make_planner, require_planner
+from drivesim.build import NEEDS_CHECKPOINT, NEEDS_TOWN, make_planner, require_planner
 from drivesim.datatypes import EgoState, Estimate, Observation, RouteAhead, Scorecard, default_rig
 from drivesim.episodes import load_episode
 from drivesim.interfaces import Planner
@@ -27,8 +27,8 @@ from eval.frontier import frontier
 from eval.speed import busy_scenario, street
 
 PLANNERS = (
-    "latent-policy", "latent-proposals", "latent", "latent-cem", "latent-mppi", "latent-gradient", "constant-velocity",
-    "expert",
+    "latent-policy", "latent-distilled", "latent-proposals", "latent", "latent-cem", "latent-mppi", "latent-gradient",
+    "constant-velocity", "expert",
 )  # fmt: skip
 BASE = "latent"  # every other planner's score is compared with this one's, scenario by scenario
 MEASURES = ("driving_score", "success_rate", "route_completion", "collisions_per_km", "red_lights", "mean_speed")
@@ -123,8 +123,8 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
         suite = type(suite)(suite.id, kept, suite.description)
     for name in names:
         require_planner(name)
-    if NEEDS_CHECKPOINT & set(names):
-        load_world_model(options.checkpoint)  # what cannot be loaded is known before hours of driving
+    for name in NEEDS_CHECKPOINT & set(names):
+        make_planner(name, options.checkpoint)  # what cannot be loaded is known before hours of driving
     weights = {} if options.checkpoint is None else {n: options.checkpoint for n in names if n in NEEDS_CHECKPOINT}
 
     def tell(done: Progress) -> None:

@@ -41,11 +41,13 @@ class HeadConfig:
 class TwoTowers(nn.Module):
     """A latent tower of low rank and a kinematic tower, joined by an MLP."""
 
-    def __init__(self, config: HeadConfig, outputs: int, latents: int = 2, vision: bool = True) -> None:
+    def __init__(
+        self, config: HeadConfig, outputs: int, latents: int = 2, vision: bool = True, kinematics: int = KINEMATICS
+    ) -> None:
         super().__init__()
         self.vision = vision
         self.latent = nn.Linear(latents * config.latent_size, config.rank) if vision else None
-        self.kinematic = nn.Sequential(nn.Linear(KINEMATICS, config.kinematic_width), nn.GELU())
+        self.kinematic = nn.Sequential(nn.Linear(kinematics, config.kinematic_width), nn.GELU())
         joined = config.kinematic_width + (config.rank if vision else 0)
         self.join = nn.Sequential(
             nn.LayerNorm(joined), nn.Dropout(config.dropout), nn.Linear(joined, config.hidden), nn.GELU(),
@@ -54,7 +56,7 @@ class TwoTowers(nn.Module):
         )  # fmt: skip
 
     def forward(self, latents: Tensor, kinematics: Tensor) -> Tensor:
-        """latents (b, 2, n, d) previous and current; kinematics (b, KINEMATICS) -> (b, outputs)."""
+        """latents (b, 2, n, d) previous and current; kinematics (b, columns) -> (b, outputs)."""
         towers = [self.kinematic(kinematics)]
         if self.latent is not None:
             towers.append(self.latent(latents.flatten(1)))

@@ -15,13 +15,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.datatypes import CameraRig, EgoState, Frame, LatentState, Observation, Plan, Scenario, Trajectory
+from drivesim.datatypes import (
+    CameraRig,
+    EgoState,
+    Frame,
+    LatentState,
+    Observation,
+    Plan,
+    RouteAhead,
+    Scenario,
+    Trajectory,
+)
 from drivesim.planning.cost import LatentPlannerConfig
 from drivesim.planning.kinematics import kinematics
 from drivesim.planning.proposals import STEP_S, two_phase
 from drivesim.planning.search import Candidates, Imagination, Problem, search
 
-__all__ = ["ImaginationModel", "LatentPlanner", "LatentPlannerConfig"]
+__all__ = ["ImaginationModel", "LatentPlanner", "LatentPlannerConfig", "cruising"]
 
 Array = NDArray[np.float64]
 
@@ -42,6 +52,11 @@ class ImaginationModel(Imagination, Protocol):
     ) -> Array:  # fmt: skip
         """Mean and quantiles of the acceleration that a policy head reads from the latent, m/s2."""
         ...
+
+
+def cruising(route: RouteAhead, config: LatentPlannerConfig) -> RouteAhead:
+    """The route with the speeds that the planner allows itself."""
+    return replace(route, speed_limit_mps=np.minimum(route.speed_limit_mps, config.cruise_mps))
 
 
 class LatentPlanner:
@@ -129,9 +144,7 @@ class LatentPlanner:
         """What is to be solved at this tick; context (2, n, d) is the latent half a second ago and now."""
         motion = kinematics(observation.ego, observation.route)
         policy = self.model.accelerations(context[0], context[1], motion, "policy", self.config.band)
-        limits = np.minimum(observation.route.speed_limit_mps, self.config.cruise_mps)
-        route = replace(observation.route, speed_limit_mps=limits)
-        eager = self.eagerness(observation.ego)
+        route, eager = cruising(observation.route, self.config), self.eagerness(observation.ego)
         return Problem(self.model, self.config, observation.ego, route, context, motion, policy, eager)
 
     def proposals(self, policy: Array) -> Array:
