@@ -31,7 +31,7 @@ from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import ViewLayout
 
 FORMAT = "drivesim-world-model-1"
-SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v2.safetensors"
+SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v3.safetensors"
 
 
 class CheckpointError(ValueError):
