@@ -1,6 +1,8 @@
 """Study: does the latent world rank planners as the embedded world does, and how much faster is it?
 
-    python -m eval.fidelity runs/representation/logs --tune runs/fidelity-tuning/logs --out runs/fidelity
+    drivesim record --config eval/recordings/fidelity-tune.toml --out logs/tune
+    drivesim record --config eval/recordings/fidelity-judge.toml --out logs/judge
+    python -m eval.fidelity logs/judge --tune logs/tune --out runs/fidelity
 
 Every planner (ours, rivals on our latent, and versions made worse on purpose) drives from the same logged moments
 twice: in the embedded town, whose exact state goes on (`ResumedTown`), and in imagination. The true drive has

@@ -55,7 +55,7 @@ class ResumedTown(TownWorld):
         """Restore a start; the seed is the driver's alone, since the state says all of the town.
 
         Raises:
-            ConfigError: the scenario is none of the starts.
+            ConfigError: the scenario is none of the starts, or its log is of another version of the town.
         """
         if scenario.id not in self.starts:
             raise ConfigError(f"{scenario.id!r} is no start of these logs; there are {len(self.starts)}")
@@ -67,7 +67,10 @@ class ResumedTown(TownWorld):
         if scenario.town not in self._walks:
             self._walks[scenario.town] = self.town.walk_table
         self.town.walk_table = self._walks[scenario.town]
-        self.town.restore(start.state())
+        try:
+            self.town.restore(start.state())
+        except ValueError as error:
+            raise ConfigError(f"{scenario.id}: its log is of another version of the town; record it again") from error
         self.ego_row, self._near_s_m = start.ego_row, start.s_m
         self._motion, self._tick = EgoMotion(), 0
         self._cast, self._rows = Cast((), self.route, lanes), []
