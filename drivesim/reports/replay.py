@@ -17,7 +17,8 @@ from drivesim.datatypes import CameraRig, Frame, default_rig
 from drivesim.geometry.bicycle import actions_from_motion, rollout
 from drivesim.logs import DriveLog, LogError
 from drivesim.logs.truth import readouts
-from drivesim.models import WorldModel
+from drivesim.models import SHIPPED, WorldModel
+from drivesim.models.critic import TransitionCritic, critic_beside
 from drivesim.planning.proposals import STEP_S
 from drivesim.reports.replay_page import Counterfactual, Forecasts, ReplayData, replay_report
 from drivesim.town.towns import road_network
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 HORIZON = 8  # latent ticks: 4 s
 BRAKE_MPS2 = -4.0
 GAP_SHOWN_M = 40.0
+CRITIC_LINE = "impossible, says the critic"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,12 @@ def surprise(drive: Encoded, model: WorldModel) -> tuple[dict[str, Array], NDArr
         if t - HORIZON >= 1:
             far[t] = np.sqrt(np.square(futures[t - HORIZON, HORIZON - 1] - z[t]).mean()) / typical
     return {"1 step (0.5 s)": one, "4 s": far}, futures
+
+
+def doubted(drive: Encoded, model: WorldModel, critic: TransitionCritic) -> Array:
+    """What the critic makes of every tick, (T,): probability that it could not follow; NaN for the first two."""
+    speeds = np.array([frame.ego.speed_mps for frame in drive.frames])
+    return critic.along(model, drive.latents, drive.actions, speeds)
 
 
 def principal_colors(latents: NDArray[np.float32]) -> Array:
@@ -234,10 +242,14 @@ def boxes(frame: Frame) -> Array:
     return np.column_stack([actors.pose[:, :2], actors.pose[:, 3], actors.size_m[:, :2]])
 
 
-def replay_data(log: DriveLog, model: WorldModel, brake_at_s: float | None) -> ReplayData:
-    """Everything that the page shows."""
+def replay_data(
+    log: DriveLog, model: WorldModel, brake_at_s: float | None, critic: TransitionCritic | None = None
+) -> ReplayData:
+    """Everything that the page shows; what the critic says where the checkpoint has one."""
     drive = encode_log(log, model)
     errors, futures = surprise(drive, model)
+    if critic is not None:
+        errors = {CRITIC_LINE: doubted(drive, model, critic)} | errors
     ego = np.array([
         [f.ego.x_m, f.ego.y_m, f.ego.yaw_rad, f.ego.speed_mps, f.ego.acceleration_mps2] for f in drive.frames
     ])  # fmt: skip
@@ -245,11 +257,14 @@ def replay_data(log: DriveLog, model: WorldModel, brake_at_s: float | None) -> R
         "log": log.path.name, "town": log.attrs.get("town") or "unknown", "length": f"{drive.times_s[-1]:.1f} s",
         "encoder": model.digest, "pictures": "as logged" if log.has_images else "rendered from the logged state",
     }  # fmt: skip
-    notes = (
+    notes: tuple[str, ...] = (
         "Surprise is the root mean square error of the imagined latent over the mean change of the latent in half "
         "a second: 1 is as wrong as predicting no change.",
         "Gaps are read from latents by a probe for this page alone; the planner does not see it.",
     )
+    if critic is not None:
+        notes += ("The critic weighs that error against what is ordinary and against a mere change of looks: the "
+                  "probability, at even odds, that the tick could not follow from the two before.",)  # fmt: skip
     return ReplayData(
         title=log.path.name, facts={key: str(value) for key, value in facts.items()}, times_s=drive.times_s, ego=ego,
         surprise=errors, latent_rgb=principal_colors(drive.latents), camera_times_s=drive.times_s,
@@ -268,7 +283,7 @@ def write_replay(log: Path, checkpoint: Path | None, brake_at_s: float | None, o
     """
     drive = DriveLog(log)
     model: WorldModel = load_world_model(checkpoint)
-    data = replay_data(drive, model, brake_at_s)
+    data = replay_data(drive, model, brake_at_s, critic_beside(checkpoint or SHIPPED, model))
     network = road_network(data.town) if data.town else None
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(replay_report(data, network), encoding="utf-8")

@@ -16,6 +16,7 @@ import torch
 from drivesim.datatypes import default_rig
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel, WorldModelConfig
+from drivesim.models.critic import Transition
 from drivesim.models.views import ViewLayout
 from drivesim.recording import RecordConfig, record
 from drivesim.recording.branches import stage
@@ -27,9 +28,10 @@ from eval.disturbed import DISTURBANCES, DisturbedWorld, Eye
 from eval.figure import Bar, Chart, draw, figure
 from eval.frozen import encode, study_parser
 from eval.impossible import from_ego, in_front, teleported, through_wall, vanished
+from eval.moments import KINDS
 from eval.nuisances import boards_along, leaves, miscalibrated, rain_streaks, sensor_noise
 from eval.probes import area_under_curve
-from eval.surprise import KINDS, SCORES, Step, Usual, separation
+from eval.surprise import SCORES, Usual, separation
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips
 
@@ -182,25 +184,26 @@ def test_a_disturbed_world_drives_like_the_undisturbed_one(run: Path) -> None:
     assert images[0] is not None and images[1] is not None and (images[0] != images[1]).any()
 
 
-def ordinary(b: int, seed: int) -> Step:
+def ordinary(b: int, seed: int) -> Transition:
     """Steps whose errors are a tenth of what moves."""
     rng = torch.Generator().manual_seed(seed)
-    now, move = torch.randn(b, 4, 8, generator=rng), torch.randn(b, 4, 8, generator=rng)
+    before, now, move = torch.randn(3, b, 4, 8, generator=rng)
     predicted = now + move
     came = predicted + 0.3 * torch.randn(b, 4, 8, generator=rng)
-    return Step(now, predicted, came, 0.1 + torch.rand(b, generator=rng), torch.zeros(b, 2), torch.full((b,), 8.0))
+    doubt, speed = 0.1 + torch.rand(b, generator=rng), torch.full((b,), 8.0)
+    return Transition(before, now, predicted, came, doubt, torch.zeros(b, 2), speed)
 
 
 def test_surprise_sees_a_jump_and_a_world_that_stands_still() -> None:
     usual, step = Usual.fit(ordinary(400, 0)), ordinary(60, 1)
-    calm = usual.judge(step)["surprise"]
+    calm = usual.judge(step)["unusual"]
     jumped = usual.judge(replace(step, came=step.came + torch.randn(60, 4, 8)))
     frozen = usual.judge(replace(step, came=step.now.clone()))
     assert calm.abs().mean() < 2.0
     assert (jumped["unexpected"] > calm).float().mean() > 0.95
-    assert (frozen["stillness"] > 5.0).all() and (frozen["surprise"] > calm).all()
+    assert (frozen["stillness"] > 5.0).all() and (frozen["unusual"] > calm).all()
     standing = usual.judge(replace(step, came=step.now.clone(), speed=torch.zeros(60)))
-    torch.testing.assert_close(standing["surprise"], standing["unexpected"])
+    torch.testing.assert_close(standing["unusual"], standing["unexpected"])
 
 
 def test_separation_leaves_out_what_nobody_saw() -> None:
@@ -268,8 +271,9 @@ def test_the_study_of_actions_runs_again_from_what_it_kept(run: Path, tmp_path: 
 
 
 def test_the_study_of_surprise_runs_again_from_what_it_kept(run: Path, tmp_path: Path) -> None:
-    wanted = options(run, tmp_path, states=8, skip=0)
+    wanted = options(run, tmp_path, states=8, skip=0, pasted=8)
     found = surprise.study(wanted)
+    assert len(list(tmp_path.glob("critic-*.safetensors"))) == 1
     assert set(found["scores"]) == set(SCORES) and found["moments"] == 8
     assert found["occasions"]["weather"] == 8
     assert found["scores"]["error"]["visual"]["auc"]["n"] == 16
