@@ -162,7 +162,7 @@ class LatentPlanner:
         c = self.config
         best, fallback = int(np.argsort(found.costs, kind="stable")[0]), ""
         if found.doubt[best] > c.fallback_disagreement:
-            fallback = "ensemble disagrees: following the policy's cautious side"
+            fallback = "imagination expects to err: following the policy's cautious side"
         elif surprise is not None and 0.0 < c.fallback_surprise < surprise:
             fallback = "what is seen was not expected: following the policy's cautious side"
         if fallback:
