@@ -188,6 +188,12 @@ def closed_loop(options: argparse.Namespace, rivals: list[str], seeds: list[int]
             "missing": len(card.missing), "rows": rows}  # fmt: skip
 
 
+def earlier_drives(out: Path) -> dict[str, Any] | None:
+    """Closed-loop rows of an earlier call, which training on does not take away."""
+    kept = out / "rivals.json"
+    return json.loads(kept.read_text())["closed_loop"] if kept.exists() else None
+
+
 def study(options: argparse.Namespace) -> dict[str, Any]:
     """Train, probe, drive; writes rivals.json, rivals.md and rivals.svg as it goes."""
     recipe, seeds = recipe_of(options), list(range(options.seeds))
@@ -199,7 +205,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     skipped: dict[str, str] = {}
     result = {
         "commit": code_version(), "sizes": sizes_of(recipe, parts), "seeds": seeds, "rivals": rows, "skipped": skipped,
-        "threads": options.threads, "closed_loop": None,
+        "threads": options.threads, "closed_loop": earlier_drives(options.out),
     }  # fmt: skip
     for rival in [name for name in options.rivals if name in RIVALS]:
         try:
