@@ -93,9 +93,7 @@ class Driver:
         return (frame.time_us - self.plan_ego.time_us) * 1e-6 >= self.plan_period_s - 1e-3
 
 
-def run_episode(
-    world: World, driver: Driver, scenario: Scenario, seed: int, on_tick: OnTick | None = None
-) -> Episode:
+def run_episode(world: World, driver: Driver, scenario: Scenario, seed: int, on_tick: OnTick | None = None) -> Episode:
     """Drive one scenario to its end.
 
     A driver that raises ends the episode as CRASHED, with its traceback in `error`; an error of the world

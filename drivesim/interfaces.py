@@ -1,8 +1,8 @@
 """The protocols, on one page: the map of the house (floor 3).
 
-    worlds --Frame--> logs --clip--> Encoder --LatentState--> Predictor --imagined--> Planner
-    Planner --Plan--> Controller --Control--> worlds
-    Episode --> Metric --> Outcome --> reports
+worlds --Frame--> logs --clip--> Encoder --LatentState--> Predictor --imagined--> Planner
+Planner --Plan--> Controller --Control--> worlds
+Episode --> Metric --> Outcome --> reports
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from drivesim.datatypes import Episode, default_rig
 from drivesim.drive import PLAN_PERIOD_S, Driver, run_episode
 from drivesim.episodes import EpisodeError, load_episode, save_episode
 from drivesim.interfaces import Planner
+from drivesim.logs import DriveLog
 from drivesim.logs.truth import readouts
 from drivesim.models import SHIPPED
 from drivesim.suite.files import Job
@@ -65,7 +66,7 @@ def town_starts(world: LoggedWorld) -> dict[str, TownStart]:
         log, tick = world.logs[log_name], int(world.drives[log_name].ticks[k])
 
         @cache
-        def state(log=log, tick=tick) -> TownState:  # type: ignore[no-untyped-def]
+        def state(log: DriveLog = log, tick: int = tick) -> TownState:
             return log.state(tick, TownState)
 
         found[scenario_id] = TownStart(

@@ -70,9 +70,7 @@ def speed_caps(line: Polyline, route: RouteAhead, lateral_acceleration_mps2: flo
     return s, cap
 
 
-def drive_route(
-    speed_mps: float, route: RouteAhead, accelerations: Array, *, obey_caps: bool = True
-) -> Futures:
+def drive_route(speed_mps: float, route: RouteAhead, accelerations: Array, *, obey_caps: bool = True) -> Futures:
     """Drive acceleration profiles along the route with pure pursuit.
 
     Args:
