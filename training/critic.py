@@ -2,7 +2,7 @@
 
     python -m training.critic runs/nano --checkpoint runs/nano/checkpoints/last
 
-Possible: the logged next tick, in the drive's own look and in another one, half of the weight each, so that a look is
+Possible: the logged next tick, in the drive's own look and, with more weight, in another one, so that a look is
 no reason. Impossible: the next tick with a window of the surroundings pasted from elsewhere (`pasting.py`), another
 moment of the same drive, and time that stands still while the car drives. Encoder and predictor are frozen. The axes
 along which the critic measures errors come first, from covariances: those in which pasted changes exceed ordinary
@@ -46,7 +46,7 @@ class CriticTraining:
 
     transitions: int = 16000
     pasted: int = 6000
-    look: float = 0.5
+    look: float = 0.6
     moment: float = 0.6
     frozen: float = 0.25
     least_change: float = 0.03
