@@ -24,6 +24,7 @@ Interrupted, the same command goes on. fidelity.json and fidelity.svg are writte
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +36,7 @@ import torch
 from numpy.typing import NDArray
 
 from drivesim.build import load_world_model
-from drivesim.config import ConfigError, nearest
+from drivesim.config import ConfigError, from_dict, nearest, to_dict
 from drivesim.datatypes import Episode
 from drivesim.interfaces import Planner
 from drivesim.models.imagination import Imagination
@@ -108,11 +109,16 @@ class Study:
 
 
 def tuned(logs: Path, out: Path, config: ImaginedConfig, checkpoint: Path | None) -> dict[str, Tuned]:
-    """Hazards with and without the logs' news."""
-    config = replace(config, every_s=TUNING_S, max_starts=0)
-    found = [log for log in open_drives(logs) if log.has_state]
-    world = LoggedWorld(found, checkpoint, config, out / "latents" / weights_of(checkpoint))
-    return {"imagined": tune(world, ON_AND_ON), "alone": tune(world, FROM_THE_START_ALONE)}
+    """Hazards with and without the logs' news; read where they were fitted before with the same weights."""
+    config, kept = replace(config, every_s=TUNING_S, max_starts=0), out / "hazards.json"
+    stamp = {"weights": weights_of(checkpoint), "logs": str(logs), "imagination": to_dict(config)}
+    if kept.is_file() and (found := json.loads(kept.read_text()))["stamp"] == stamp:
+        return {label: from_dict(Tuned, told) for label, told in found["tuned"].items()}
+    drives = [log for log in open_drives(logs) if log.has_state]
+    world = LoggedWorld(drives, checkpoint, config, out / "latents" / stamp["weights"])
+    fitted = {"imagined": tune(world, ON_AND_ON), "alone": tune(world, FROM_THE_START_ALONE)}
+    write_json(kept, {"stamp": stamp, "tuned": {label: one.told() for label, one in fitted.items()}})
+    return fitted
 
 
 def compare(study: Study, makers: Makers, names: Sequence[str], ways: Sequence[Way], tell: Tell) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The figure of the fidelity study: imagined against true score, one point a planner, as SVG."""
+"""The figure of the fidelity study: imagined against true score, one point a planner, as SVG.
+
+On the left all planners, on the right the crowd among them, larger.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-SIZE_PX, LEFT_PX, TOP_PX, BOTTOM_PX, RIGHT_PX = 640, 66, 84, 60, 24
-WIDTH_PX = SIZE_PX + LEFT_PX + RIGHT_PX
-HEIGHT_PX = SIZE_PX + TOP_PX + BOTTOM_PX
-TICK = 10.0
+import numpy as np
+
+SIZE_PX, LEFT_PX, TOP_PX, BOTTOM_PX, GAP_PX, RIGHT_PX = 500, 62, 112, 56, 56, 20
+WIDTH_PX = LEFT_PX + 2 * SIZE_PX + GAP_PX + RIGHT_PX
+HEIGHT_PX = TOP_PX + SIZE_PX + BOTTOM_PX
 FONT_PX, LETTER_PX = 11, 5.9
+CROWD = 0.8  # share of the planners that the right half shows
 FAMILIES = (("expert", "#2563a8"), ("constant", "#6b7280"), ("latent-policy", "#c05621"), ("latent", "#b3261e"),
             ("behaviour", "#3f7d3a"), ("readout", "#7a4b9d"))  # fmt: skip
 OTHER = "#222222"
-RINGS_PX = (9.0, 16.0, 26.0, 38.0, 52.0, 68.0)
+RINGS_PX = (9.0, 16.0, 26.0, 38.0, 52.0, 68.0, 86.0)
+Point = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,30 +43,55 @@ class Box:
 
 @dataclass(frozen=True)
 class Scale:
-    """Scores between `low` and `high` on the figure's square."""
+    """A square of the figure: `span` scores from `x0` to the right and from `y0` up, its left edge at `left_px`."""
 
-    low: float
-    high: float
+    left_px: float
+    x0: float
+    y0: float
+    span: float
 
     def x(self, score: float) -> float:
         """Pixels from the left."""
-        return LEFT_PX + SIZE_PX * (score - self.low) / (self.high - self.low)
+        return self.left_px + SIZE_PX * (score - self.x0) / self.span
 
     def y(self, score: float) -> float:
         """Pixels from the top."""
-        return TOP_PX + SIZE_PX * (self.high - score) / (self.high - self.low)
+        return TOP_PX + SIZE_PX * (1.0 - (score - self.y0) / self.span)
 
-    @staticmethod
-    def around(values: Sequence[float]) -> Scale:
-        """All values with some room, from tick to tick, within 0 and 100."""
-        low = TICK * math.floor((min(values) - 2.0) / TICK)
-        high = TICK * math.ceil((max(values) + 2.0) / TICK)
-        return Scale(max(low, 0.0), min(max(high, low + TICK), 100.0))
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies in it."""
+        return 0.0 <= x - self.x0 <= self.span and 0.0 <= y - self.y0 <= self.span
+
+    @property
+    def frame(self) -> Box:
+        """Its edges."""
+        return Box(self.left_px, TOP_PX, self.left_px + SIZE_PX, TOP_PX + SIZE_PX)
 
 
 def hue(name: str) -> str:
     """Colour of a planner's family."""
     return next((color for start, color in FAMILIES if name.startswith(start)), OTHER)
+
+
+def whole(points: Sequence[Point]) -> Scale:
+    """All points, from ten to ten."""
+    values = [value for _, *place in points for value in place]
+    low, high = 10.0 * math.floor((min(values) - 2.0) / 10.0), 10.0 * math.ceil((max(values) + 2.0) / 10.0)
+    return Scale(LEFT_PX, max(low, 0.0), max(low, 0.0), min(high, 100.0) - max(low, 0.0))
+
+
+def crowd(points: Sequence[Point]) -> Scale:
+    """The smallest square with most of the points, and some room around them."""
+    x, y = np.array([p[1] for p in points]), np.array([p[2] for p in points])
+    wanted, best = math.ceil(CROWD * len(points)), (math.inf, 0.0, 0.0)
+    for left in x:
+        for low in y:
+            sides = np.sort(np.maximum(x - left, y - low)[(x >= left) & (y >= low)])
+            if len(sides) >= wanted:
+                best = min(best, (float(sides[wanted - 1]), float(left), float(low)))
+    side, left, low = best
+    room = 0.09 * side + 1.0
+    return Scale(LEFT_PX + SIZE_PX + GAP_PX, left - room, low - room, side + 2.0 * room)
 
 
 def _interval(result: dict[str, Any], name: str) -> str:
@@ -78,24 +109,35 @@ def _text(x: float, y: float, text: str, extra: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" {extra}>{escape(text)}</text>'
 
 
+def _rectangle(box: Box, color: str, extra: str = "") -> str:
+    return (
+        f'<rect x="{box.left:.1f}" y="{box.top:.1f}" width="{box.right - box.left:.1f}" '
+        f'height="{box.bottom - box.top:.1f}" fill="none" stroke="{color}" {extra}/>'
+    )
+
+
 def _axes(scale: Scale) -> list[str]:
-    left, right, top, bottom = LEFT_PX, LEFT_PX + SIZE_PX, TOP_PX, TOP_PX + SIZE_PX
-    parts, tick = [], scale.low
-    while tick <= scale.high + 1e-6:
-        x, y = scale.x(tick), scale.y(tick)
-        parts += [_line(x, top, x, bottom, "#eee"), _line(left, y, right, y, "#eee"),
-                  _text(x, bottom + 18, f"{tick:g}", 'text-anchor="middle"'),
-                  _text(left - 8, y + 4, f"{tick:g}", 'text-anchor="end"')]  # fmt: skip
-        tick += TICK
-    middle = TOP_PX + SIZE_PX / 2
-    return [
-        *parts,
-        _line(left, bottom, right, top, "#bbb", 'stroke-dasharray="5 4"'),
-        f'<rect x="{left}" y="{top}" width="{SIZE_PX}" height="{SIZE_PX}" fill="none" stroke="#999"/>',
-        _text(left + SIZE_PX / 2, bottom + 42, "driving score in the latent world", 'text-anchor="middle"'),
-        _text(20, middle, "true driving score, closed loop in the embedded town",
-              f'text-anchor="middle" transform="rotate(-90 20 {middle:.0f})"'),
-    ]  # fmt: skip
+    frame, parts = scale.frame, []
+    step = next(step for step in (1.0, 2.0, 5.0, 10.0, 20.0) if scale.span / step <= 10.0)
+    for first, across in ((scale.x0, False), (scale.y0, True)):
+        tick = step * math.ceil(first / step)
+        while tick <= first + scale.span + 1e-6:
+            if across:
+                y = scale.y(tick)
+                parts += [_line(frame.left, y, frame.right, y, "#eee"),
+                          _text(frame.left - 7, y + 4, f"{tick:g}", 'text-anchor="end"')]  # fmt: skip
+            else:
+                x = scale.x(tick)
+                parts += [_line(x, frame.top, x, frame.bottom, "#eee"),
+                          _text(x, frame.bottom + 17, f"{tick:g}", 'text-anchor="middle"')]  # fmt: skip
+            tick += step
+    low, high = max(scale.x0, scale.y0), min(scale.x0, scale.y0) + scale.span
+    if high > low:
+        same = (scale.x(low), scale.y(low), scale.x(high), scale.y(high))
+        parts.append(_line(*same, "#999", 'stroke-dasharray="5 4"'))
+    middle = 0.5 * (frame.left + frame.right)
+    return [*parts, _rectangle(frame, "#999"),
+            _text(middle, frame.bottom + 40, "driving score in the latent world", 'text-anchor="middle"')]  # fmt: skip
 
 
 def _label(x: float, y: float, name: str, angle: float, ring: float) -> tuple[Box, float, float]:
@@ -106,10 +148,9 @@ def _label(x: float, y: float, name: str, angle: float, ring: float) -> tuple[Bo
     return Box(left, cy - 0.5 * high, left + wide, cy + 0.5 * high), left, cy + 0.35 * FONT_PX
 
 
-def placed(points: Sequence[tuple[str, float, float]]) -> list[tuple[float, float, float, Box]]:
-    """Where each name goes (x, y, ring, box): the nearest place that hides no point, bar or other name."""
+def placed(points: Sequence[Point], frame: Box) -> list[tuple[float, float, float, Box]]:
+    """Where each name goes (x, y, ring, box), given points in pixels: the nearest place that hides nothing."""
     taken = [Box(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
-    frame = Box(LEFT_PX + 2, TOP_PX + 2, LEFT_PX + SIZE_PX - 2, TOP_PX + SIZE_PX - 2)
     found = []
     for name, x, y in points:
         best: tuple[float, float, float, float, Box] | None = None
@@ -126,54 +167,66 @@ def placed(points: Sequence[tuple[str, float, float]]) -> list[tuple[float, floa
     return found
 
 
-def _points(planners: dict[str, dict[str, Any]], scale: Scale) -> list[str]:
-    """One a planner over all starts, with 95 % intervals over starts."""
-    places = [(name, scale.x(row["imagined"]), scale.y(row["true"])) for name, row in planners.items()]
-    bars, dots, names = [], [], []
-    for name, x, y in places:
-        row, color = planners[name], hue(name)
-        if row.get("true_ci95"):
-            low, high = (scale.y(min(max(v, scale.low), scale.high)) for v in row["true_ci95"])
-            bars.append(_line(x, low, x, high, color, 'opacity="0.22" stroke-width="2"'))
-        if row.get("imagined_ci95"):
-            low, high = (scale.x(min(max(v, scale.low), scale.high)) for v in row["imagined_ci95"])
-            bars.append(_line(low, y, high, y, color, 'opacity="0.22" stroke-width="2"'))
-        fill, edge = ("white", color) if row["told"] else (color, "white")
-        dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{edge}" stroke-width="1.5"/>')
-    for (name, x, y), (left, base, ring, box) in zip(places, placed(places), strict=True):
+def _dot(x: float, y: float, color: str, told: bool, size: float) -> str:
+    fill, edge = ("white", color) if told else (color, "white")
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" stroke="{edge}" stroke-width="1.5"/>'
+
+
+def _panel(scale: Scale, points: Sequence[Point], told: set[str], named: Sequence[str], size: float) -> list[str]:
+    """Axes, points, and the names of some of them."""
+    inside = [(name, scale.x(x), scale.y(y)) for name, x, y in points if scale.holds(x, y)]
+    parts = _axes(scale) + [_dot(x, y, hue(name), name in told, size) for name, x, y in inside]
+    frame, labelled = scale.frame, [point for point in inside if point[0] in named]
+    room = Box(frame.left + 3, frame.top + 3, frame.right - 3, frame.bottom - 3)
+    for (name, x, y), (left, base, ring, box) in zip(labelled, placed(labelled, room), strict=True):
         if ring > RINGS_PX[1]:
             near = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
-            names.append(_line(x, y, *near, hue(name), 'opacity="0.5"'))
+            parts.append(_line(x, y, *near, hue(name), 'opacity="0.5"'))
         halo = 'paint-order="stroke" stroke="white" stroke-width="3"'
-        names.append(_text(left, base, name, f'font-size="{FONT_PX}" fill="{hue(name)}" {halo}'))
-    return [*bars, *dots, *names]
+        parts.append(_text(left, base, name, f'font-size="{FONT_PX}" fill="{hue(name)}" {halo}'))
+    return parts
+
+
+def _heading(result: dict[str, Any]) -> list[str]:
+    headline, everybody, speed = result["headline"], result["with_told"]["imagined"], result["speed"]
+    agreed, control, moving = headline["imagined"], headline["control"], result["headline_moving"]["imagined"]
+    lines = (
+        f"R² {_interval(agreed, 'r2')}, rank correlation {_interval(agreed, 'rank_correlation')}, "
+        f"{agreed['planners']} planners, {result['starts']} starts",
+        f"drives of {result['seconds']:g} s from logged moments in {' and '.join(result['towns'])}; imagined "
+        f"{speed['times_faster_than_rendered']:.0f} times faster than the rendered town, "
+        f"{speed['times_faster_than_rendered_through_carla']:.0f} times faster than through the carla client",
+        f"without the planner that stands: R² {_interval(moving, 'r2')}; control that imagines nothing: "
+        f"R² {_interval(control, 'r2')}, rank correlation {_interval(control, 'rank_correlation')}",
+        f"hollow: planners that are told the truth, not counted; with them R² {_interval(everybody, 'r2')}, "
+        f"rank correlation {_interval(everybody, 'rank_correlation')}",
+    )
+    middle, parts = 0.5 * WIDTH_PX, []
+    for row, line in enumerate(lines):
+        look = 'font-size="16" font-weight="600"' if row == 0 else 'fill="#555"'
+        parts.append(_text(middle, 26 + 21 * row, line, f'text-anchor="middle" {look}'))
+    return parts
 
 
 def scatter(result: dict[str, Any]) -> str:
     """SVG text of what `eval.fidelity` found."""
-    headline, speed, planners = result["headline"], result["speed"], result["planners"]
-    agreed, control, everybody = headline["imagined"], headline["control"], result["with_told"]["imagined"]
-    scale = Scale.around([row[key] for row in planners.values() for key in ("imagined", "true")])
-    title = (
-        f"R² {_interval(agreed, 'r2')}, rank correlation {_interval(agreed, 'rank_correlation')}, "
-        f"{agreed['planners']} planners"
-    )
-    hollow = f"hollow: told the truth, not counted (with them R² {_interval(everybody, 'r2')})"
-    about = (
-        f"{result['starts']} starts of {result['seconds']:g} s in {', '.join(result['towns'])}; "
-        f"{speed['times_faster_than_rendered']:.0f} times faster than the rendered town"
-    )
-    below = f"{hollow}; control that imagines nothing: R² {_interval(control, 'r2')}"
-    middle = LEFT_PX + SIZE_PX / 2
+    planners = result["planners"]
+    points = [(name, float(row["imagined"]), float(row["true"])) for name, row in planners.items()]
+    told = {name for name, row in planners.items() if row["told"]}
+    left, right = whole(points), crowd(points)
+    close = [name for name, x, y in points if right.holds(x, y)]
+    lens = Box(left.x(right.x0), left.y(right.y0 + right.span), left.x(right.x0 + right.span), left.y(right.y0))
+    middle = TOP_PX + SIZE_PX / 2
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH_PX}" height="{HEIGHT_PX}" '
         f'viewBox="0 0 {WIDTH_PX} {HEIGHT_PX}" font-family="system-ui, sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        _text(middle, 26, title, 'text-anchor="middle" font-size="15" font-weight="600"'),
-        _text(middle, 48, about, 'text-anchor="middle" fill="#555"'),
-        _text(middle, 68, below, 'text-anchor="middle" fill="#555"'),
-        *_axes(scale),
-        *_points(planners, scale),
+        *_heading(result),
+        _text(18, middle, "true driving score, closed loop in the embedded town",
+              f'text-anchor="middle" transform="rotate(-90 18 {middle:.0f})"'),
+        *_panel(left, points, told, [name for name in planners if name not in close], 3.5),
+        _rectangle(lens, "#555", 'stroke-dasharray="3 3"'),
+        *_panel(right, points, told, close, 5.0),
         "</svg>",
-    ]
+    ]  # fmt: skip
     return "\n".join(parts) + "\n"
