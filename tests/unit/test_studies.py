@@ -16,11 +16,12 @@ import torch
 from drivesim.datatypes import default_rig
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel, WorldModelConfig
-from drivesim.models.critic import Transition
+from drivesim.models.critic import CriticConfig, Transition, TransitionCritic
 from drivesim.models.views import ViewLayout
 from drivesim.recording import RecordConfig, record
 from drivesim.recording.branches import stage
 from drivesim.recording.rendering import appearance_of, town_state
+from drivesim.reports.replay import CRITIC_LINE, replay_data
 from drivesim.town.state import KIND_FREE, KIND_VEHICLE, TownState
 from eval import actions, bootstrap, noise, surprise
 from eval.bootstrap import over_drives
@@ -204,6 +205,16 @@ def test_surprise_sees_a_jump_and_a_world_that_stands_still() -> None:
     assert (frozen["stillness"] > 5.0).all() and (frozen["unusual"] > calm).all()
     standing = usual.judge(replace(step, came=step.now.clone(), speed=torch.zeros(60)))
     torch.testing.assert_close(standing["unusual"], standing["unexpected"])
+
+
+def test_a_replay_shows_what_the_critic_says_where_there_is_one(run: Path) -> None:
+    model, log = WorldModel.load(run / "random.safetensors"), sorted((run / "held" / "logs").glob("*.zarr"))[0]
+    plain = replay_data(DriveLog(log), model, None)
+    judged = replay_data(DriveLog(log), model, None, TransitionCritic(CriticConfig()).eval())
+    assert CRITIC_LINE not in plain.surprise and set(plain.surprise) < set(judged.surprise)
+    said = np.asarray(judged.surprise[CRITIC_LINE])
+    assert np.isnan(said[:2]).all() and ((said[2:] > 0.0) & (said[2:] < 1.0)).all()
+    assert any("critic" in note for note in judged.notes)
 
 
 def test_separation_leaves_out_what_nobody_saw() -> None:
