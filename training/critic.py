@@ -4,9 +4,10 @@
 
 Possible: the logged next tick, in the drive's own look and, with more weight, in another one, so that a look is
 no reason. Impossible: the next tick with a window of the surroundings pasted from elsewhere (`pasting.py`), another
-moment of the same drive, and time that stands still while the car drives. Encoder and predictor are frozen. The axes
-along which the critic measures errors come first, from covariances: those in which pasted changes exceed ordinary
-errors most (generalised eigenvectors, as in Fisher's discriminant), and those in which looks do.
+moment of the same drive, and a world that stands still, camera noise and all, while the car drives. Encoder and
+predictor are frozen. The axes along which the critic measures errors come first, from covariances: those in which
+pasted changes exceed ordinary errors most (generalised eigenvectors, as in Fisher's discriminant), and those in which
+looks do.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from training.pasting import PASTES, Paster
 
 BATCH = 48
 CHANGED_STEP, CHANGED_PX, TRIES = 24, 150, 5  # a paste that changes fewer pixels by so much is drawn again
-MOVING_MPS = 3.0
+MOVING_MPS, STANDING_MPS = 3.0, 0.1
 SAME_LATENT = 0.05  # mean squared difference below which kept latents are the model's own
 
 
@@ -48,7 +49,7 @@ class CriticTraining:
     pasted: int = 6000
     look: float = 0.6
     moment: float = 0.6
-    frozen: float = 0.25
+    frozen: float = 0.2
     least_change: float = 0.03
     shrinkage: float = 0.3
     steps: int = 300
@@ -65,6 +66,8 @@ class Lessons:
         step: the steps as they came, in the drives' own looks.
         other_look: (m, n, d) what came, in another look.
         moment: (m, n, d) another tick of the same drive; `apart` (m,) whether it is another tick indeed.
+        still: (m, n, d) the present once more, with the noise of cameras and weather: changed as in some step of a car
+            that stood.
         moving: (m,) whether the car drives now and then.
         twin: (k,) step of each paste; pasted (k, n, d).
     """
@@ -73,6 +76,7 @@ class Lessons:
     other_look: Tensor
     moment: Tensor
     apart: Tensor
+    still: Tensor
     moving: Tensor
     twin: Tensor
     pasted: Tensor
@@ -160,11 +164,20 @@ def lessons(
     step = Transition.of(model, before, now, came, action[starts + 1], speed[starts + 1])
     chosen = np.sort(rng.permutation(len(starts))[: config.pasted])
     which, pasted = paste_ticks(model, clips, starts[chosen] + 2, rng)
-    moving = torch.minimum(speed[starts + 1], speed[starts + 2]) > MOVING_MPS
+    slow, fast = (pick(speed[starts + 1], speed[starts + 2]) for pick in (torch.maximum, torch.minimum))
     return Lessons(
-        step, other_look, own(moments), torch.from_numpy(np.abs(moments - starts - 2) > 0), moving,
+        step, other_look, own(moments), torch.from_numpy(np.abs(moments - starts - 2) > 0),
+        once_more(step, (slow < STANDING_MPS).nonzero()[:, 0], rng), fast > MOVING_MPS,
         torch.from_numpy(chosen[which]), pasted,
     )  # fmt: skip
+
+
+def once_more(step: Transition, stood: Tensor, rng: np.random.Generator) -> Tensor:
+    """The present again (m, n, d), changed as it changed in a random one of the steps `stood`; as it is without any."""
+    if not len(stood):
+        return step.now
+    drawn = stood[torch.from_numpy(rng.integers(0, len(stood), len(step.now)))]
+    return step.now + (step.came - step.now)[drawn]
 
 
 def covariance(x: Tensor) -> Tensor:
@@ -190,7 +203,7 @@ def examples(critic: TransitionCritic, material: Lessons, config: CriticTraining
     parts = [
         (every, step.came, 0.0, 1.0 - config.look), (every, material.other_look, 0.0, config.look),
         (material.moving & material.apart, material.moment, 1.0, config.moment),
-        (material.moving, step.now, 1.0, config.frozen),
+        (material.moving, material.still, 1.0, config.frozen),
     ]  # fmt: skip
     features, labels, weights = [], [], []
     for chosen, came, label, weight in parts:

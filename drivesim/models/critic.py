@@ -27,6 +27,7 @@ from drivesim.models.world_model import CheckpointError, WorldModel
 
 FORMAT = "drivesim-critic-1"
 FLOOR = 1e-3  # mean squares of standardised latents below this are all as good as none
+STILL, FAST_MPS = 0.03, 3.0  # a step of the latent that is none, a speed at which the world cannot stand still
 CHANGE_BANDS = ((0, 8), (8, 24), (24, 64))  # of axes, in the order of how well a local change shows in them
 LOOK_BANDS = ((0, 8), (8, 24))
 
@@ -78,7 +79,7 @@ class CriticConfig:
     @property
     def features(self) -> int:
         """Columns of `TransitionCritic.features`."""
-        return 14 + len(CHANGE_BANDS) + len(LOOK_BANDS) + 4 * self.slots
+        return 15 + len(CHANGE_BANDS) + len(LOOK_BANDS) + 4 * self.slots
 
 
 class TransitionCritic(nn.Module):
@@ -113,11 +114,12 @@ class TransitionCritic(nn.Module):
         slots = [step.came - step.predicted, step.came - step.now, step.now - step.before, step.predicted - step.now]
         error, moved, past, foreseen = (part.flatten(1) for part in slots)
         acceleration, curvature = step.action.unbind(1)
+        still = torch.exp(-moved.square().mean(1) / STILL)
         columns = [
             log_energy(foreseen), log_energy(past), (step.doubt + 1e-6).log(), step.speed / 10.0,
             (step.speed / 10.0).square(), acceleration / 3.0, acceleration.abs() / 3.0, (step.speed * curvature).abs(),
             log_energy(error), log_energy(moved), cosine(error, foreseen), cosine(moved, past), cosine(error, past),
-            cosine(moved, foreseen),
+            cosine(moved, foreseen), still * (step.speed / FAST_MPS).clamp(max=1.0),
         ]  # fmt: skip
         changes, looks = error @ self.change_axes.T, error @ self.look_axes.T
         columns += [log_energy(changes[:, first:stop]) for first, stop in CHANGE_BANDS]

@@ -72,7 +72,7 @@ def lessons(m: int, seed: int) -> Lessons:
     step, other = steps(m, seed)
     rng = torch.Generator().manual_seed(seed + 1)
     twin, every = torch.arange(0, m, 2), torch.ones(m, dtype=torch.bool)
-    return Lessons(step, other, step.came.roll(1, 0), every, every, twin, changed(step.came[twin], rng))
+    return Lessons(step, other, step.came.roll(1, 0), every, step.now, every, twin, changed(step.came[twin], rng))
 
 
 def changed(came: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
