@@ -17,6 +17,7 @@ from drivesim.runs import Run
 from training.clips import Clips
 from training.dynamics import Latents, encode_clips, load_latents
 from training.heads import HeadsConfig, HeadTrainer, train_heads
+from training.staging import load_lessons, with_lessons
 
 BEFORE = {"contested_share": 0.0}  # settings as they were before cards told them
 SAME = 0.01  # latents whose means differ by less, in standard deviations, are of the checkpoint's encoder
@@ -81,7 +82,9 @@ def trained_heads(
         path = folder / f"{label.replace(' ', '-')}-{key}-{told}-{seed}.pt"
         head = TwoTowers(model.config.heads, len(RISKS), vision=kind is not NoVision)
         if not path.exists():
-            latents = latents if latents is not None else latents_of(run, clips, model)
+            if latents is None:
+                lessons = load_lessons(run / "lessons", model.encoder)
+                clips, latents = with_lessons(clips, latents_of(run, clips, model), lessons)
             torch.manual_seed(seed)
             trainer = kind(clips, latents, model.predictor, model.config.heads, config)
             log = Run.create(folder / path.stem, config, head=label, checkpoint=key)

@@ -8,17 +8,23 @@ from torch import Tensor, nn
 
 from drivesim.models import WorldModel
 from drivesim.models.heads import RISKS
+from training.clips import STAGED
 from training.heads import HeadTrainer, pairs
+
+
+def logged(trainer: HeadTrainer) -> np.ndarray:  # type: ignore[type-arg]
+    """The risk states that were driven, not staged."""
+    return np.asarray(trainer.risk_rows[trainer.clips.table["mode"][trainer.risk_rows] != STAGED])
 
 
 @torch.no_grad()
 def risk_logits(
     model: WorldModel, trainer: HeadTrainer, rng: np.random.Generator, states: int = 1200
 ) -> tuple[Tensor, Tensor]:
-    """Logits and labels (m, 3) at imagined moments of a plain sample of states (no rare ones drawn more often)."""
-    logits, labels = [], []
+    """Logits and labels (m, 3) at imagined moments of a plain sample of logged states (no rare ones more often)."""
+    logits, labels, rows_of_logs = [], [], logged(trainer)
     everything = torch.arange(trainer.table["risk"].shape[1])
-    for rows in np.array_split(rng.choice(trainer.risk_rows, min(states, len(trainer.risk_rows)), replace=False), 12):
+    for rows in np.array_split(rng.choice(rows_of_logs, min(states, len(rows_of_logs)), replace=False), 12):
         index = torch.from_numpy(rows)
         context = pairs(trainer.latents, index, rng)
         seen, features, label = trainer.risk_queries(context, index, everything.expand(len(index), -1))
@@ -41,7 +47,7 @@ def expected_calibration_error(probability: Tensor, label: Tensor, bins: int = 1
 def calibrate(model: WorldModel, trainer: HeadTrainer, rng: np.random.Generator) -> dict[str, float]:
     """Set `model.risk_temperature` in place; returns calibration errors by risk."""
     model.eval()
-    if len(trainer.risk_rows) < 12:
+    if len(logged(trainer)) < 12:
         return {}
     logits, labels = risk_logits(model, trainer, rng)
     out = {}

@@ -30,6 +30,7 @@ from training.heads import HeadsConfig, HeadTrainer, train_heads
 from training.pretrain import PretrainConfig, pretrain
 from training.ranks import Ranks, join
 from training.recording import RecordingConfig, ensure_logs
+from training.staging import StagingConfig, stage_incidents, with_lessons
 from training.twins import build_twins
 
 OBJECTIVE = (
@@ -52,6 +53,7 @@ class Recipe:
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    staging: StagingConfig = field(default_factory=StagingConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
 
 
@@ -102,7 +104,7 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
         lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics), ranks,
     )  # fmt: skip
     if ranks.first:
-        model, calibration = on_frozen_latents(recipe, clips, encoder, run, rig, on_progress, ranks)
+        model, calibration = on_frozen_latents(recipe, clips, logs, encoder, run, rig, on_progress, ranks)
         told = card(recipe, clips, logs, calibration, time.monotonic() - began)
         model.save(path, told)
         link = run.checkpoints / "last"
@@ -123,15 +125,20 @@ def record_and_render(recipe: Recipe, out: Path, rig: CameraRig, on_progress: Pr
 
 
 def on_frozen_latents(
-    recipe: Recipe, clips: Clips, encoder: SlotEncoder, run: Run, rig: CameraRig, on_progress: Progress, ranks: Ranks
-) -> tuple[WorldModel, dict[str, float]]:
+    recipe: Recipe, clips: Clips, logs: list[Path], encoder: SlotEncoder, run: Run, rig: CameraRig,
+    on_progress: Progress, ranks: Ranks,
+) -> tuple[WorldModel, dict[str, float]]:  # fmt: skip
     """Predictor, heads and temperatures; returns the whole model and how well it is calibrated."""
     save_curves(run)
     encoded = run.checkpoints / "latents.pt"
     if not encoded.exists():
         made = encode_clips(clips, encoder, 64, lambda share: on_progress("encode", share, {}), ranks.device)
         save_latents(encoded, made)
-    latents = load_latents(encoded)
+    lessons = stage_incidents(
+        logs, run.path / "lessons", rig, recipe.cache, recipe.staging, encoder,
+        lambda share: on_progress("incidents", share, {}),
+    )  # fmt: skip
+    clips, latents = with_lessons(clips, load_latents(encoded), lessons)
     predictor = train_dynamics(
         clips, latents, recipe.model.predictor, recipe.dynamics, run, recipe.seed,
         lambda step, metrics: on_progress("predictor", (step + 1) / recipe.dynamics.steps, metrics),
@@ -165,7 +172,8 @@ def card(
         },
         "objective": OBJECTIVE,
         "stages": {
-            "pretrain": asdict(recipe.pretrain), "dynamics": asdict(recipe.dynamics), "heads": asdict(recipe.heads),
+            "pretrain": asdict(recipe.pretrain), "staging": asdict(recipe.staging),
+            "dynamics": asdict(recipe.dynamics), "heads": asdict(recipe.heads),
         },
         "calibration": calibration,
         "command": "drivesim train nano",

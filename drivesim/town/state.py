@@ -31,6 +31,14 @@ def _nothing64() -> NDArray[np.float64]:
     return np.zeros((0, 0))
 
 
+def _widened(columns: NDArray[np.float32], rows: int, wanted: int) -> NDArray[np.float32]:
+    """Columns (rows, wanted): those that an earlier version did not have yet are zero, which is ordinary."""
+    if columns.size == 0:
+        return np.zeros((rows, wanted), np.float32)
+    missing = wanted - columns.shape[1]
+    return columns if missing <= 0 else np.pad(columns, ((0, 0), (0, missing)))
+
+
 @dataclass
 class TownState:
     """N actor rows (free rows have kind KIND_FREE), K lights, G light groups."""
@@ -77,10 +85,8 @@ class TownState:
 
     def __post_init__(self) -> None:
         n = len(self.kind)
-        if self.physics.size == 0:
-            self.physics = np.zeros((n, PHYSICS_COLUMNS), np.float32)
-        if self.motion.size == 0:
-            self.motion = np.zeros((n, MOTION_COLUMNS), np.float32)
+        self.physics = _widened(self.physics, n, PHYSICS_COLUMNS)
+        self.motion = _widened(self.motion, n, MOTION_COLUMNS)
         if self.friction.size == 0:
             self.friction = np.zeros((FRICTION_VOLUMES, 8))
 

@@ -276,7 +276,15 @@ class Town:
         return self._state.copy()
 
     def restore(self, state: TownState) -> None:
-        """Take over a copied state of this town (or of another Town on the same network and capacity)."""
+        """Take over a copied state of this town (or of another Town on the same network and capacity).
+
+        Raises:
+            ValueError: it is of another network, capacity or version; nothing was taken over.
+        """
+        for field in fields(TownState):
+            here, there = getattr(self._state, field.name).shape, getattr(state, field.name).shape
+            if here != there:
+                raise ValueError(f"a state of another town or version: its {field.name} is {there}, here {here}")
         for field in fields(TownState):
             np.copyto(getattr(self._state, field.name), getattr(state, field.name))
         self.collisions = np.zeros(0, CONTACT)

@@ -4,6 +4,7 @@ import hashlib
 import math
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -162,3 +163,19 @@ def test_traffic_stops_behind_a_standing_car(network):
     gap = np.hypot(*(town.state.xyz[row, :2] - town.state.xyz[parked, :2]))
     assert town.state.speed[row] < 0.3
     assert 4.5 < gap < 12.0
+
+
+def test_a_state_of_an_earlier_version_is_ordinary_and_one_of_another_town_is_refused(network):
+    town, _ = busy_town(network, 4)
+    state = town.copy_state()
+    earlier = {f.name: getattr(state, f.name) for f in fields(TownState)}
+    earlier["physics"] = earlier["physics"][:, :-1]  # a column fewer than now
+    widened = TownState(**earlier)
+    assert widened.physics.shape == state.physics.shape and not widened.physics[:, -1].any()
+    town.restore(widened)
+    run(town, 5)
+    before = town.copy_state().to_bytes()
+    smaller = Town(network, seed=1, capacity=32).copy_state()
+    with pytest.raises(ValueError, match="another town or version"):
+        town.restore(smaller)
+    assert town.copy_state().to_bytes() == before
