@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from drivesim.datatypes import default_rig
 from drivesim.geometry.bicycle import rollout
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel
-from drivesim.models.heads import RISKS, TwoTowers
+from drivesim.models.heads import RISKS
 from drivesim.runs import write_json
 from eval.bootstrap import over_drives
 from eval.figure import Bar, Chart, figure
@@ -148,7 +148,7 @@ def driven(model: WorldModel, held: HeldOut, options: Any) -> Questions:
 
 
 @torch.no_grad()
-def answers(model: WorldModel, heads: dict[str, TwoTowers], asked: Questions) -> dict[str, Tensor]:
+def answers(model: WorldModel, heads: dict[str, nn.Module], asked: Questions) -> dict[str, Tensor]:
     """Probabilities (m, k, p, 3) by head; the shipped one is calibrated, as the planner has it."""
     found: dict[str, list[Tensor]] = {}
     for first in range(0, len(asked.drive), CHUNK):

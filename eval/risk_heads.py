@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from drivesim.models import WorldModel
-from drivesim.models.heads import RISKS, HeadConfig, TwoTowers
+from drivesim.models.heads import RISKS, HeadConfig, asking_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.models.world_model import read_card
 from drivesim.runs import Run
@@ -39,7 +39,7 @@ class NoVision(NoImagination):
         self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
     ) -> None:
         super().__init__(clips, latents, predictor, heads, config)
-        self.risk = TwoTowers(heads, len(RISKS), vision=False)
+        self.risk = asking_head(heads, len(RISKS), vision=False)
 
 
 TRAINERS: dict[str, type[HeadTrainer]] = {
@@ -68,19 +68,19 @@ def heads_config(checkpoint: Path, steps: int) -> HeadsConfig:
 def trained_heads(
     run: Path, clips: Clips, model: WorldModel, config: HeadsConfig, folder: Path, key: str, seed: int,
     labels: tuple[str, ...] = tuple(TRAINERS),
-) -> dict[str, TwoTowers]:  # fmt: skip
+) -> dict[str, nn.Module]:  # fmt: skip
     """Risk heads by labels of TRAINERS; read from `folder` where an earlier call left them.
 
     Args:
         key: identity of the whole checkpoint: imagination depends on its predictor, too.
     """
     told = hashlib.sha256(repr(sorted(asdict(config).items())).encode()).hexdigest()[:8]
-    found: dict[str, TwoTowers] = {}
+    found: dict[str, nn.Module] = {}
     latents: Latents | None = None
     for label in labels:
         kind = TRAINERS[label]
         path = folder / f"{label.replace(' ', '-')}-{key}-{told}-{seed}.pt"
-        head = TwoTowers(model.config.heads, len(RISKS), vision=kind is not NoVision)
+        head = asking_head(model.config.heads, len(RISKS), vision=kind is not NoVision)
         if not path.exists():
             if latents is None:
                 lessons = load_lessons(run / "lessons", model.encoder)

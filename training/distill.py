@@ -254,8 +254,9 @@ def distill(
     lessons = teach(planner, logs, latents, taught, config, lambda share: tell(f"  {share:.0%}"))
     torch.manual_seed(config.seed)
     policy = DistilledPolicy(DistilledConfig(model.config.heads, FIRST_MPS2, THEN_MPS2), model.digest)
-    if policy.tower.latent is not None and model.policy.latent is not None:  # where the policy looks is a good start
-        policy.tower.latent.load_state_dict(model.policy.latent.state_dict())
+    guide = getattr(model.policy, "latent", None)
+    if policy.tower.latent is not None and isinstance(guide, nn.Linear):  # where the policy looks is a good start
+        policy.tower.latent.load_state_dict(guide.state_dict())
     loss = learn(policy, lessons, config)
     figures = judge(policy, planner, logs, latents, judged, config)
     card = {

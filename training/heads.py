@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, HeadConfig, TwoTowers
+from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, HeadConfig, TwoTowers, asking_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import Run
 from training.clips import Clips
@@ -104,9 +104,9 @@ class HeadTrainer:
         self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
     ) -> None:
         self.clips, self.latents, self.predictor, self.config = clips, latents, predictor, config
-        self.policy = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
-        self.clone = TwoTowers(heads, len(ACCELERATION_BINS_MPS2))
-        self.risk = TwoTowers(heads, len(RISKS))
+        self.policy = asking_head(heads, len(ACCELERATION_BINS_MPS2))
+        self.clone = asking_head(heads, len(ACCELERATION_BINS_MPS2))
+        self.risk = asking_head(heads, len(RISKS))
         self.read = TwoTowers(heads, len(READOUTS))
         self.table = {key: torch.from_numpy(value) for key, value in clips.table.items()}
         self.rows = with_past(clips)
@@ -228,7 +228,7 @@ class HeadTrainer:
 def train_heads(
     trainer: HeadTrainer, run: Run, seed: int, on_step: Callable[[int, dict[str, float]], None] | None = None,
     names: tuple[str, ...] = HEADS,
-) -> dict[str, TwoTowers]:  # fmt: skip
+) -> dict[str, nn.Module]:  # fmt: skip
     """Train all heads, or some; returns them by name."""
     config, modules = trainer.config, nn.ModuleDict({name: getattr(trainer, name) for name in names})
     torch.manual_seed(seed + 2)

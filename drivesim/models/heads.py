@@ -1,7 +1,9 @@
 """Small heads on the frozen latent: a policy, the risk of an imagined moment, and read-outs for reports.
 
-Every head has a low-rank latent tower beside a tower of its own for ego kinematics, because a wide
-latent over-fits rare events and because motion the car measures itself needs no imagination.
+A head of towers has a low-rank latent tower beside a tower of its own for ego kinematics, because a wide
+latent over-fits rare events and because motion the car measures itself needs no imagination. A head of slots
+asks instead: the kinematics of a moment (how far along which bend, how fast, when) are a query, and the slots,
+each of which listens to one sector around the car, are what it looks into.
 """
 
 from __future__ import annotations
@@ -29,13 +31,23 @@ ACCELERATION_BINS_MPS2 = (-6.0, -4.0, -3.0, -2.0, -1.2, -0.6, -0.2, 0.2, 0.6, 1.
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Sizes shared by the heads."""
+    """Sizes shared by the heads.
+
+    Attributes:
+        latent_size: slots times their width.
+        kind: of policies and risk, "towers" or "slots"; read-outs, which have nothing to ask with, are towers.
+        slots, query_width, query_heads: of a head of slots.
+    """
 
     latent_size: int = 1024
     rank: int = 24
     kinematic_width: int = 48
     hidden: int = 128
     dropout: float = 0.2
+    kind: str = "towers"
+    slots: int = 16
+    query_width: int = 64
+    query_heads: int = 4
 
 
 class TwoTowers(nn.Module):
@@ -61,6 +73,53 @@ class TwoTowers(nn.Module):
         if self.latent is not None:
             towers.append(self.latent(latents.flatten(1)))
         return torch.as_tensor(self.join(torch.cat(towers, dim=-1)))
+
+
+class SlotQuery(nn.Module):
+    """A query of kinematics over the slots of two latents, beside a low-rank look at all of them."""
+
+    def __init__(self, config: HeadConfig, outputs: int, latents: int = 2, kinematics: int = KINEMATICS) -> None:
+        super().__init__()
+        width, self.heads = config.query_width, config.query_heads
+        self.slot = nn.Linear(config.latent_size // config.slots, width)
+        self.place = nn.Parameter(torch.randn(latents * config.slots, width) * 0.1)
+        self.mix = nn.Sequential(
+            nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, width), nn.LayerNorm(width)
+        )  # fmt: skip
+        self.kinematic = nn.Sequential(nn.Linear(kinematics, width), nn.GELU(), nn.Linear(width, width))
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.latent = nn.Linear(latents * config.latent_size, config.rank)
+        joined = 2 * width + config.rank
+        self.join = nn.Sequential(
+            nn.LayerNorm(joined), nn.Linear(joined, config.hidden), nn.GELU(), nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, config.hidden), nn.GELU(), nn.Linear(config.hidden, outputs),
+        )  # fmt: skip
+
+    def forward(self, latents: Tensor, kinematics: Tensor) -> Tensor:
+        """latents (b, 2, n, d) now and then; kinematics (b, columns) -> (b, outputs)."""
+        b = len(latents)
+        slots = self.mix(self.slot(latents).flatten(1, 2) + self.place)
+        asked = self.kinematic(kinematics)
+        query, key, value = (
+            x.view(b, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            for x in (self.query(asked)[:, None], *self.key_value(slots).chunk(2, dim=-1))
+        )
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        parts = [found.transpose(1, 2).reshape(b, -1), asked, self.latent(latents.flatten(1))]
+        return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
+
+
+def asking_head(config: HeadConfig, outputs: int, vision: bool = True) -> nn.Module:
+    """A head that is given kinematics, of the configured kind; without vision there are no slots, and it is a tower.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if config.kind not in ("towers", "slots"):
+        raise ValueError(f"heads.kind is {config.kind!r}: it is one of towers, slots")
+    if config.kind == "slots" and vision:
+        return SlotQuery(config, outputs)
+    return TwoTowers(config, outputs, vision=vision)
 
 
 def expected_acceleration(logits: Tensor) -> Tensor:

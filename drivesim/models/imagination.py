@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from drivesim.datatypes import CameraRig, EgoState
-from drivesim.models.heads import READOUTS, TwoTowers, expected_acceleration
+from drivesim.models.heads import READOUTS, expected_acceleration
 from drivesim.models.world_model import WorldModel
 
 Floats = NDArray[np.float32]
@@ -75,8 +75,8 @@ class Imagination:
     @torch.no_grad()
     def acceleration(self, previous: Floats, current: Floats, kinematics: Floats, head: str) -> NDArray[np.float64]:
         """Mean acceleration (b,) in m/s2 of a policy head ("policy" or "clone")."""
-        tower: TwoTowers = getattr(self.model, head)
-        logits = tower(torch.stack([_tensor(previous), _tensor(current)], dim=1), _tensor(kinematics))
+        asked: nn.Module = getattr(self.model, head)
+        logits = asked(torch.stack([_tensor(previous), _tensor(current)], dim=1), _tensor(kinematics))
         return np.asarray(expected_acceleration(logits).double().numpy())
 
 

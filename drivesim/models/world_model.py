@@ -25,6 +25,7 @@ from drivesim.models.heads import (
     HeadConfig,
     TwoTowers,
     acceleration_quantile,
+    asking_head,
     expected_acceleration,
 )
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
@@ -64,9 +65,9 @@ class WorldModel(nn.Module):
         self.register_buffer("mean", torch.zeros(n, d))
         self.register_buffer("scale", torch.ones(n, d))
         self.register_buffer("risk_temperature", torch.ones(len(RISKS)))
-        self.policy = TwoTowers(config.heads, len(ACCELERATION_BINS_MPS2))
-        self.clone = TwoTowers(config.heads, len(ACCELERATION_BINS_MPS2))
-        self.risk = TwoTowers(config.heads, len(RISKS))
+        self.policy = asking_head(config.heads, len(ACCELERATION_BINS_MPS2))
+        self.clone = asking_head(config.heads, len(ACCELERATION_BINS_MPS2))
+        self.risk = asking_head(config.heads, len(RISKS))
         self.read = TwoTowers(config.heads, len(READOUTS))
         self._layouts: dict[str, ViewLayout] = {}
         self._digest = ""
@@ -136,9 +137,9 @@ class WorldModel(nn.Module):
             head: "policy" (taught what a careful expert would do at every logged state) or "clone"
                 (taught what the expert did).
         """
-        tower: TwoTowers = getattr(self, head)
+        asked: nn.Module = getattr(self, head)
         pair = torch.from_numpy(np.stack([previous, current]))[None]
-        logits = tower(pair, torch.from_numpy(kinematics)[None])[0]
+        logits = asked(pair, torch.from_numpy(kinematics)[None])[0]
         values = [expected_acceleration(logits), *(acceleration_quantile(logits, q) for q in quantiles)]
         return np.array([float(value) for value in values])
 

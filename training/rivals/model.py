@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from drivesim.config import from_dict
 from drivesim.models import WorldModel, WorldModelConfig
-from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, TwoTowers
+from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, asking_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.models.world_model import CheckpointError
 from training.rivals.table import RIVALS
@@ -27,7 +27,7 @@ def sized(name: str, config: WorldModelConfig) -> WorldModelConfig:
     encoder = RIVALS[name].encoder(config.encoder).config
     n, d = encoder.slots, encoder.latent_dim
     predictor = replace(config.predictor, slots=n, latent_dim=d)
-    return replace(config, predictor=predictor, heads=replace(config.heads, latent_size=n * d))
+    return replace(config, predictor=predictor, heads=replace(config.heads, latent_size=n * d, slots=n))
 
 
 def blank(name: str, config: WorldModelConfig, rig_digest: str) -> WorldModel:
@@ -42,7 +42,8 @@ def blank(name: str, config: WorldModelConfig, rig_digest: str) -> WorldModel:
     model.mean, model.scale = model.mean.new_zeros(n, d), model.scale.new_ones(n, d)
     model.predictor = TokenPredictor(config.predictor) if rival.tokens else LatentPredictor(config.predictor)
     for head, outputs in HEADS.items():
-        setattr(model, head, TwoTowers(config.heads, outputs, vision=rival.vision))
+        kind = replace(config.heads, kind="towers") if head == "read" else config.heads
+        setattr(model, head, asking_head(kind, outputs, rival.vision))
     return model
 
 
