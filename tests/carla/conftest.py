@@ -46,6 +46,36 @@ def finish(**answer):
     os._exit(0)  # the client library may abort while the interpreter ends
 """
 
+STREET = """
+import math
+synchronous()
+town = world.get_map()
+def straight(point):
+    ahead = point
+    for _ in range(5):
+        following = ahead.next(8.0)
+        if len(following) != 1 or following[0].is_junction:
+            return False
+        ahead = following[0]
+    return abs(ahead.transform.rotation.yaw - point.transform.rotation.yaw) % 360.0 < 1.0
+spot = next(p for p in town.get_spawn_points() if straight(town.get_waypoint(p.location)))
+start = town.get_waypoint(spot.location)
+def at(distance):
+    pose = start.next(distance)[0].transform if distance else start.transform
+    pose.location.z += 0.1
+    return pose
+def sense(name, pose, parent=None, attachment=carla.AttachmentType.Rigid, **attributes):
+    sensor = world.spawn_actor(blueprint(name, **attributes), pose, attach_to=parent, attachment_type=attachment)
+    seen = queue.Queue()
+    sensor.listen(seen.put)
+    return sensor, seen
+def close(*actors):
+    for actor in actors:
+        if hasattr(actor, "stop"):
+            actor.stop()
+        actor.destroy()
+"""
+
 Client = Callable[..., dict[str, Any]]
 
 
@@ -71,6 +101,12 @@ def run_client(address: tuple[str, int], script: str, *arguments: Any, timeout_s
 def client(server: tuple[str, int]) -> Client:
     """`run_client` against the module's server."""
     return lambda script, *arguments, **options: run_client(server, script, *arguments, **options)
+
+
+@pytest.fixture
+def street(client: Client) -> Client:
+    """`client` with the names of STREET: a straight street to put things on, and sensors to listen to."""
+    return lambda script, *arguments, **options: client(STREET + textwrap.dedent(script), *arguments, **options)
 
 
 @pytest.fixture(scope="session")

@@ -2,46 +2,8 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 import numpy as np
 import pytest
-
-STREET = """
-import math
-synchronous()
-town = world.get_map()
-def straight(point):
-    ahead = point
-    for _ in range(5):
-        following = ahead.next(8.0)
-        if len(following) != 1 or following[0].is_junction:
-            return False
-        ahead = following[0]
-    return abs(ahead.transform.rotation.yaw - point.transform.rotation.yaw) % 360.0 < 1.0
-spot = next(p for p in town.get_spawn_points() if straight(town.get_waypoint(p.location)))
-start = town.get_waypoint(spot.location)
-def at(distance):
-    pose = start.next(distance)[0].transform if distance else start.transform
-    pose.location.z += 0.1
-    return pose
-def sense(name, pose, parent=None, attachment=carla.AttachmentType.Rigid, **attributes):
-    sensor = world.spawn_actor(blueprint(name, **attributes), pose, attach_to=parent, attachment_type=attachment)
-    seen = queue.Queue()
-    sensor.listen(seen.put)
-    return sensor, seen
-def close(*actors):
-    for actor in actors:
-        if hasattr(actor, "stop"):
-            actor.stop()
-        actor.destroy()
-"""
-
-
-@pytest.fixture
-def street(client):
-    """Runs a script with STREET's names."""
-    return lambda script, *arguments: client(STREET + dedent(script), *arguments)
 
 
 def test_spring_arms_lag_behind_turns_and_stay_level(street):

@@ -10,39 +10,11 @@ import pytest
 from drivesim.town import towns
 from drivesim.town.scenery import scenery
 
-STREET = """
-synchronous()
-town = world.get_map()
-def straight(point):
-    ahead = point
-    for _ in range(5):
-        following = ahead.next(8.0)
-        if len(following) != 1 or following[0].is_junction:
-            return False
-        ahead = following[0]
-    return abs(ahead.transform.rotation.yaw - point.transform.rotation.yaw) % 360.0 < 1.0
-spot = next(p for p in town.get_spawn_points() if straight(town.get_waypoint(p.location)))
-start = town.get_waypoint(spot.location)
-def at(distance):
-    pose = start.next(distance)[0].transform if distance else start.transform
-    pose.location.z += 0.1
-    return pose
-def sense(name, pose, parent=None, **attributes):
-    sensor = world.spawn_actor(blueprint(name, **attributes), pose, attach_to=parent)
-    seen = queue.Queue()
-    sensor.listen(seen.put)
-    return sensor, seen
-def close(*actors):
-    for actor in actors:
-        if hasattr(actor, "stop"):
-            actor.stop()
-        actor.destroy()
-QUIET = dict(dropoff_general_rate=0.0, dropoff_intensity_limit=0.0, dropoff_zero_intensity=0.0)
-"""
+QUIET = "QUIET = dict(dropoff_general_rate=0.0, dropoff_intensity_limit=0.0, dropoff_zero_intensity=0.0)\n"
 
 
-def test_a_truck_and_the_road_are_where_they_stand(client):
-    answer = client(STREET + dedent("""
+def test_a_truck_and_the_road_are_where_they_stand(street):
+    answer = street(QUIET + dedent("""
         import numpy as np
         truck = world.spawn_actor(blueprint("vehicle.carlamotors.firetruck"), at(22.0))
         pose = at(0.0); pose.location.z += 1.9
@@ -117,8 +89,8 @@ def test_a_wall_is_flat_and_where_the_scenery_has_it(client):
     assert np.allclose(rows[:, 3], rows[:, 0] / np.linalg.norm(rows[:, :3], axis=1), atol=1e-3)
 
 
-def test_drop_off_noise_and_seeds(client):
-    answer = client(STREET + dedent("""
+def test_drop_off_noise_and_seeds(street):
+    answer = street(QUIET + dedent("""
         import numpy as np
         shape = dict(channels=16, range=40, points_per_second=160000, rotation_frequency=20, upper_fov=-4,
                      lower_fov=-24)
@@ -151,8 +123,8 @@ def test_drop_off_noise_and_seeds(client):
     assert answer["dim"] < 1e-4 and n["dim"] == pytest.approx(answer["expected"], rel=0.06)
 
 
-def test_the_head_turns_and_keeps_its_rhythm(client):
-    answer = client(STREET + dedent("""
+def test_the_head_turns_and_keeps_its_rhythm(street):
+    answer = street(QUIET + dedent("""
         import numpy as np
         pose = at(0.0); pose.location.z += 1.9
         shape = dict(channels=8, range=80, points_per_second=80000, upper_fov=-3, lower_fov=-25)
@@ -185,8 +157,8 @@ def test_the_head_turns_and_keeps_its_rhythm(client):
     assert 29.0 < answer["front"] < 30.1 and answer["none"] == [0, 64]
 
 
-def test_radar_ranges_and_speeds(client):
-    answer = client(STREET + dedent("""
+def test_radar_ranges_and_speeds(street):
+    answer = street(QUIET + dedent("""
         import numpy as np
         own = world.spawn_actor(blueprint("vehicle.tesla.model3"), at(0.0))
         truck = world.spawn_actor(blueprint("vehicle.carlamotors.firetruck"), at(32.0))
@@ -220,8 +192,8 @@ def test_radar_ranges_and_speeds(client):
     assert answer["off"] < 0.1  # whatever stands comes nearer as fast as we drive
 
 
-def test_two_clients_hear_the_same_lidar(client):
-    answer = client(STREET + dedent("""
+def test_two_clients_hear_the_same_lidar(street):
+    answer = street(QUIET + dedent("""
         import numpy as np
         pose = at(0.0); pose.location.z += 1.9
         lidar, seen = sense("sensor.lidar.ray_cast", pose, range=40)
