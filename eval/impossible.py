@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.town.state import KIND_FREE, KIND_VEHICLE, TownState
+from training.interventions import from_ego
 
 Array = NDArray[np.float64]
 NEAREST_M, FARTHEST_M, VIEW_SLOPE = 5.0, 28.0, 0.6  # what counts as in front and seen; a camera sees a slope of 0.7
@@ -16,13 +17,6 @@ JUMP_M = (8.0, 16.0)
 APART_M = 5.5  # between centres of cars that do not touch
 WALL_REACH_M, LEAST_WALL_M = 25.0, 2.0
 TRIES = 40
-
-
-def from_ego(state: TownState, ego_row: int, xy: Array) -> Array:
-    """Places (n, 2) of the world seen from the ego: metres ahead and to the right."""
-    yaw = float(state.rotation[ego_row, 2])
-    turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
-    return np.asarray((xy - state.xyz[ego_row, :2]) @ turn.T)
 
 
 def in_front(state: TownState, ego_row: int, xy: Array) -> NDArray[np.bool_]:

@@ -91,21 +91,21 @@ def jittered(rig: CameraRig, config: CacheConfig, rng: np.random.Generator) -> C
 
 def frame_columns(log: DriveLog, i: int, next_ego: EgoState | None) -> dict[str, Any]:
     """Everything of tick i but pictures and risks."""
-    frame = log.frame(i)
-    ego, route = frame.ego, frame.route
-    out: dict[str, Any] = dict(readouts(frame))
-    out["speed"] = ego.speed_mps
-    out["curvature"] = out["curvature_ahead"]
-    out["kinematics"] = kinematics(ego, route)
-    out["expert"] = log.column("expert")[i]
-    out["mode"] = float(log.column("mode")[i])
-    out["ego"] = np.array([ego.x_m, ego.y_m, ego.yaw_rad])
-    action = np.zeros(2)
+    frame, action = log.frame(i), np.zeros(2)
     if next_ego is not None:
-        poses = np.array([[e.x_m, e.y_m, e.yaw_rad] for e in (ego, next_ego)])
-        action = actions_from_motion(poses, np.array([ego.speed_mps, next_ego.speed_mps]), STEP_S)[0]
-    out["action"] = np.clip(action, [-8.0, -0.3], [5.0, 0.3])
-    return out
+        poses = np.array([[e.x_m, e.y_m, e.yaw_rad] for e in (frame.ego, next_ego)])
+        action = actions_from_motion(poses, np.array([frame.ego.speed_mps, next_ego.speed_mps]), STEP_S)[0]
+    return truth_columns(frame, log.column("expert")[i], float(log.column("mode")[i]), action)
+
+
+def truth_columns(frame: Frame, expert: Array, mode: float, action: Array) -> dict[str, Any]:
+    """What the cache says of a frame: read-outs, own motion, what the expert would do (2,) and what was done (2,)."""
+    ego, found = frame.ego, dict(readouts(frame))
+    return found | {
+        "speed": ego.speed_mps, "curvature": found["curvature_ahead"], "kinematics": kinematics(ego, frame.route),
+        "expert": expert, "mode": mode, "ego": np.array([ego.x_m, ego.y_m, ego.yaw_rad]),
+        "action": np.clip(action, [-8.0, -0.3], [5.0, 0.3]),
+    }  # fmt: skip
 
 
 def risk_columns(frames: list[Frame], config: CacheConfig) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from drivesim.town.catalogue import MODELS
 from drivesim.town.state import POLICY_KINEMATIC, TownState
 from drivesim.town.town import TRAFFIC_MODELS, WALKER_MODELS, Town
 from drivesim.town.traffic import LAMP_BRAKE
+from drivesim.worlds.carla_frames import mirrored, mirrored_yaw
 from training.interventions import other_light
 
 Array = NDArray[np.float64]
@@ -227,13 +228,13 @@ def in_state(town: Town, state: TownState, ego: EgoState, incident: Incident, st
     town.restore(state)
     for track in incident.tracks:
         poses, velocity = motion_of(ego, track)
-        (x, y, yaw), v = poses[step], velocity[step]
-        z = town.lane_map.ground_height(float(x), -float(y), float(ego.z_m))
-        row = town.spawn(track.model, float(x), -float(y), z, -float(yaw), policy=POLICY_KINEMATIC)
+        (x, y), v = (float(m) for m in mirrored(poses[step, :2])), mirrored(velocity[step])
+        z, yaw = town.lane_map.ground_height(x, y, ego.z_m), float(mirrored_yaw(poses[step, 2]))
+        row = town.spawn(track.model, x, y, z, yaw, policy=POLICY_KINEMATIC)
         if row < 0:
             return None
         now = town.state
-        now.velocity[row, :2], now.speed[row] = (v[0], -v[1]), np.hypot(*v)
+        now.velocity[row, :2], now.speed[row] = v, np.hypot(*v)
         before, after = (np.hypot(*velocity[i]) for i in (max(step - 1, 0), step))
         if not on_foot(track) and (after - before) / STEP_S < BRAKES_MPS2:
             now.lamps[row] |= np.uint32(LAMP_BRAKE)

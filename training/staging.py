@@ -1,7 +1,7 @@
 """Moments with incidents (`training.incidents`), drawn, encoded and labelled: lessons for the predictor and the heads.
 
 Made after stage one, with the encoder that it left: pictures live only until they are encoded. Every lesson is an
-episode of two ticks, the one before the moment and the moment itself, so whatever wants a past finds it; most have two
+episode of two ticks, the one before the moment and the moment itself, so whatever wants a past finds it; some have two
 futures under different actions as well, drawn along the analytic drive of `drive_route`. One file per drive, so a
 killed call goes on.
 """
@@ -26,17 +26,16 @@ from drivesim.logs import DriveLog
 from drivesim.models.encoder import EncoderConfig, SlotEncoder
 from drivesim.models.views import ViewLayout
 from drivesim.planning.expert import ExpertPlanner, expert_action
-from drivesim.planning.kinematics import kinematics
 from drivesim.planning.proposals import drive_route
 from drivesim.recording.branches import stage
 from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
 from drivesim.worlds.town_world import picture, stop_lines
-from training.cache import CacheConfig, branch_profiles, look_of, risk_columns
+from training.cache import CacheConfig, branch_profiles, look_of, risk_columns, truth_columns
 from training.clips import STAGED, Clips
 from training.dynamics import Latents
 from training.incidents import Incident, Scene, draw, in_frame, in_state, to_world
-from training.labels import future_risks, readouts
+from training.labels import future_risks
 
 Array = NDArray[np.float64]
 TRIES = 4  # draws for a moment, and for two futures in which nobody drives through anybody
@@ -146,8 +145,9 @@ class Stage:
             "branched": 0.0, "branch_action": np.zeros((2, count, 2)), "branch_speed": np.zeros((2, count + 1)),
             "branch": np.zeros((2, count, self.encoder.config.slots, self.encoder.config.latent_dim), np.float32),
         }  # fmt: skip
-        futures = self.futures(tick, incident, frames[1:], look) if self.rng.random() < self.job.config.branch_share \
-            else None  # fmt: skip
+        futures = None
+        if self.rng.random() < self.job.config.branch_share:
+            futures = self.futures(tick, incident, frames[1:], look)
         if futures is not None:
             out |= futures[0]
             views += futures[1]
@@ -195,12 +195,8 @@ def labels_of(frames: list[Frame], action: Array, cache: CacheConfig) -> dict[st
     careful = ExpertPlanner()
     careful.forget()
     expert_action(frames[0], careful)
-    found = dict(readouts(now))
-    return found | risk_columns(frames[1:], cache) | {
-        "speed": now.ego.speed_mps, "curvature": found["curvature_ahead"],
-        "kinematics": kinematics(now.ego, now.route), "expert": np.array(expert_action(now, careful)), "mode": STAGED,
-        "ego": np.array([now.ego.x_m, now.ego.y_m, now.ego.yaw_rad]), "action": np.clip(action, [-8, -0.3], [5, 0.3]),
-    }  # fmt: skip
+    expert = np.array(expert_action(now, careful))
+    return truth_columns(now, expert, STAGED, action) | risk_columns(frames[1:], cache)
 
 
 def fill(job: Job) -> int:

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from drivesim.config import from_dict
-from drivesim.models.world_model import CheckpointError, WorldModel
+from drivesim.models.weights_file import CheckpointError, read_weights, write_weights
+from drivesim.models.world_model import WorldModel
 
 FORMAT = "drivesim-critic-1"
 FLOOR = 1e-3  # mean squares of standardised latents below this are all as good as none
@@ -167,13 +166,7 @@ class TransitionCritic(nn.Module):
             "format": FORMAT, "model": dynamics_digest(model), "config": json.dumps(asdict(self.config)),
             "card": json.dumps(card),
         }  # fmt: skip
-        tensors = {
-            key: (value.half() if value.ndim > 1 else value).contiguous() for key, value in self.state_dict().items()
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata=header)
-        partial.replace(path)
+        write_weights(path, self.state_dict(), header)
 
     @staticmethod
     def load(path: Path, model: WorldModel) -> TransitionCritic:
@@ -182,17 +175,10 @@ class TransitionCritic(nn.Module):
         Raises:
             CheckpointError: no such file, not a critic, or one of another model.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read as a critic ({error}): make it again") from error
-        if header.get("format") != FORMAT or header.get("model") != dynamics_digest(model):
-            raise CheckpointError(
-                f"{path} is no {FORMAT} of model {dynamics_digest(model)} (it says {header.get('format')!r}, "
-                f"{header.get('model')!r}): make it again with `python -m training.critic`"
-            )
+        again = "make it again with `python -m training.critic`"
+        header, tensors = read_weights(path, FORMAT, again)
+        if header["model"] != dynamics_digest(model):
+            raise CheckpointError(f"{path} is of model {header['model']}, not of {dynamics_digest(model)}: {again}")
         critic = TransitionCritic(from_dict(CriticConfig, json.loads(header["config"])))
         critic.load_state_dict(tensors)
         return critic.eval()

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from drivesim.config import from_dict
 from drivesim.models.heads import KINEMATICS, HeadConfig, TwoTowers
-from drivesim.models.world_model import CheckpointError
+from drivesim.models.weights_file import CheckpointError, read_weights, write_weights
 
 FORMAT = "drivesim-distilled-1"
 
@@ -81,10 +79,7 @@ class DistilledPolicy(nn.Module):
             "format": FORMAT, "encoder": self.encoder_digest, "config": json.dumps(asdict(self.config)),
             "card": json.dumps(card),
         }  # fmt: skip
-        tensors = {key: value.half().contiguous() for key, value in self.state_dict().items()}
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata=header)
-        partial.replace(path)
+        write_weights(path, self.state_dict(), header)
 
     @staticmethod
     def load(path: Path, encoder_digest: str) -> DistilledPolicy:
@@ -94,16 +89,7 @@ class DistilledPolicy(nn.Module):
             CheckpointError: no such file, not a distilled policy, or one of another encoder than `encoder_digest`.
         """
         again = "make it with `python -m training.distill RUN --checkpoint` and the checkpoint's path"
-        if not path.exists():
-            raise CheckpointError(f"no distilled policy beside this checkpoint ({path}): {again}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
-        if header.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a {FORMAT} checkpoint (format {header.get('format')!r}): {again}")
+        header, tensors = read_weights(path, FORMAT, again)
         if header["encoder"] != encoder_digest:
             raise CheckpointError(
                 f"{path} was distilled on the latents of encoder {header['encoder']}, not of {encoder_digest}: {again}"

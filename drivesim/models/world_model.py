@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from drivesim.config import from_dict
@@ -30,13 +29,10 @@ from drivesim.models.heads import (
 )
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import ViewLayout
+from drivesim.models.weights_file import CheckpointError, read_weights, write_weights
 
 FORMAT = "drivesim-world-model-1"
 SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v3.safetensors"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used here; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +154,7 @@ class WorldModel(nn.Module):
             "format": FORMAT, "rig": self.rig_digest, "config": json.dumps(asdict(self.config)),
             "card": json.dumps(card),
         }  # fmt: skip
-        tensors = {
-            key: (value.half() if value.is_floating_point() and value.ndim > 1 else value).contiguous()
-            for key, value in self.state_dict().items()
-        }
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, metadata=header)
-        partial.replace(path)
+        write_weights(path, self.state_dict(), header)
 
     @staticmethod
     def load(path: Path, rig: CameraRig | None = None) -> WorldModel:
@@ -173,18 +163,7 @@ class WorldModel(nn.Module):
         Raises:
             CheckpointError: no such file, not a world model, or trained for another rig than `rig`.
         """
-        if not path.exists():
-            raise CheckpointError(f"no checkpoint at {path}: run `drivesim train` or name another one")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file ({error}): copy it again") from error
-        if header.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{path} is not a {FORMAT} checkpoint (format {header.get('format')!r}): train it again"
-            )
+        header, tensors = read_weights(path, FORMAT, "run `drivesim train`, or name another one")
         if rig is not None and header["rig"] != rig.digest:
             raise CheckpointError(
                 f"{path} was trained for rig {header['rig']}, not for {rig.id} ({rig.digest}): "

@@ -12,7 +12,7 @@ from drivesim.config import from_dict
 from drivesim.models import WorldModel, WorldModelConfig
 from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, asking_head
 from drivesim.models.predictor import LatentPredictor
-from drivesim.models.world_model import CheckpointError
+from drivesim.models.weights_file import CheckpointError
 from training.rivals.table import RIVALS
 from training.rivals.token_predictor import TokenPredictor
 
