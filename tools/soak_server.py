@@ -44,7 +44,7 @@ def drive(host: str, port: int, wanted: dict[str, int]) -> None:
     settings.synchronous_mode, settings.fixed_delta_seconds = True, DT_S
     world.apply_settings(settings)
     world = client.reload_world(False)
-    manager = client.get_trafficmanager(21000 + os.getpid() % 20000)
+    manager = client.get_trafficmanager(21000 + os.getpid() % 11000)
     manager.set_synchronous_mode(True)
     manager.set_random_device_seed(wanted["seed"])
     ids = spawn_vehicles(carla, client, world, manager, wanted["vehicles"])

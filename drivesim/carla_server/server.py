@@ -25,6 +25,7 @@ from drivesim.carla_server.ticking import Ticks
 
 WATCH_S = 0.1
 MOST_PAINTERS = 4
+PAIR_ATTEMPTS = 64
 log = logging.getLogger(__name__)
 
 
@@ -41,7 +42,7 @@ class CarlaServer:
         Args:
             town_name: one of drivesim.town.towns.KNOWN_TOWNS.
             host: address to bind; loopback unless told otherwise.
-            port: of the calls; streaming takes the next one. 0 takes any free ports.
+            port: of the calls; streaming takes the next one. 0 takes any free pair.
             seed: of the town (its scenery, its lights, its own traffic).
             capacity: most vehicles, walkers and props at a time.
             painters: threads that draw; 0 for one less than there are cores, at most MOST_PAINTERS.
@@ -61,9 +62,8 @@ class CarlaServer:
         self.physics_controls = PhysicsControls()
         self.recordings = recordings or Recordings()
         self.at_close: list[Callable[[], None]] = []  # what else ends with the server
-        self.listener = Listener(self.reactor, host, port, self._accepted)
+        self.listener, self.hub = listen_on_neighbours(self.reactor, host, port, self._accepted)
         try:
-            self.hub = _stream_hub(self.reactor, host, self.listener.port, anywhere=port == 0)
             cores = os.cpu_count() or 1  # one is left to the clients and to the calls
             painter = Painter(self.reactor.post, painters or max(min(cores - 1, MOST_PAINTERS), 1))
             self.simulation = Simulation(town_name, self.hub, painter, seed=seed, capacity=capacity)
@@ -72,6 +72,7 @@ class CarlaServer:
                 self.simulation.draw_ahead()
         except BaseException:
             self.listener.close()
+            self.hub.close()
             raise
         self.ticks = Ticks(self.reactor, self.managers, lambda: self.simulation.tick())
         self._table = method_table(self)
@@ -164,11 +165,17 @@ class CarlaServer:
             self._reaper.forget(peer)
 
 
-def _stream_hub(reactor: Reactor, host: str, port: int, *, anywhere: bool) -> StreamHub:
-    """The streaming port next to the calls' one; any free one where the user left the choice to us."""
-    try:
-        return StreamHub(reactor, host, port + 1 if port < 65535 else 0)
-    except OSError:
-        if not anywhere:
-            raise
-        return StreamHub(reactor, host, 0)
+def listen_on_neighbours(
+    reactor: Reactor, host: str, port: int, accepted: Callable[[Connection], None]
+) -> tuple[Listener, StreamHub]:
+    """The calls' port and, next to it as CARLA has it, the streaming port; any such pair for port 0."""
+    attempts = PAIR_ATTEMPTS if port == 0 else 1
+    while True:
+        listener = Listener(reactor, host, port, accepted)
+        try:
+            return listener, StreamHub(reactor, host, listener.port + 1 if listener.port < 65535 else 0)
+        except OSError:  # the neighbour is somebody's: any program's outgoing connection may have it
+            listener.close()
+            attempts -= 1
+            if attempts == 0:
+                raise

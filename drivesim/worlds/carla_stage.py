@@ -42,6 +42,7 @@ WARM_UP_TICKS = 4  # cars settle on their wheels, the Traffic Manager learns of 
 SPAWN_LIFT_M = 0.3  # CARLA refuses a car whose box touches the road
 TRAFFIC_RADIUS_M = 160.0
 TRAFFIC_BASE_TYPES = ("car", "van")
+PORT_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Stage:
         self._client.apply_batch(self._moves(index))
 
     def _spawn_traffic(self) -> None:
-        self._manager = self._client.get_trafficmanager(_free_port())
+        self._manager = _traffic_manager(self._client)
         self._manager.set_synchronous_mode(True)
         self._manager.set_random_device_seed(self._variation.traffic_seed % (2**31))
         self._manager.set_global_distance_to_leading_vehicle(2.5)
@@ -316,10 +317,19 @@ def _set_sync(world: Any, dt_s: float) -> None:
     world.apply_settings(settings)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _traffic_manager(client: Any) -> Any:
+    """The client's own, at a free port; the port that was free a moment ago may be somebody's by now."""
+    attempts = PORT_ATTEMPTS
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        try:
+            return client.get_trafficmanager(port)
+        except RuntimeError as error:
+            attempts -= 1
+            if "bind error" not in str(error) or attempts == 0:
+                raise
 
 
 def _strollers(scenario: Scenario, route: RoutePlan, network: RoadNetwork, rng: np.random.Generator) -> list[ActorSpec]:

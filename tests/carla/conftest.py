@@ -16,7 +16,7 @@ from drivesim.carla_server.embedded import EmbeddedServer
 pytest.importorskip("carla", reason="the carla client is not installed")
 
 PRELUDE = """
-import json, os, queue, sys, time
+import json, os, queue, random, socket, sys, time
 import carla
 host, port, arguments = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 client = carla.Client(host, port)
@@ -31,6 +31,15 @@ def synchronous(fresh=True):
     if fresh:
         world = client.reload_world(False)
     return world
+
+def free_port():  # for a Traffic Manager: below the range from which the system takes ports of outgoing connections
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", random.randrange(20000, 32000)))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 def blueprint(name, **attributes):
     found = world.get_blueprint_library().find(name)

@@ -17,7 +17,7 @@ TRAFFIC = """
 import hashlib, struct
 vehicles, ticks, pause_s = arguments
 synchronous()
-manager = client.get_trafficmanager(20000 + os.getpid() % 20000)
+manager = client.get_trafficmanager(free_port())
 time.sleep(0.2 + pause_s)  # it runs asynchronously so far: asks for the settings again and again
 manager.set_synchronous_mode(True)
 manager.set_random_device_seed(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -9,7 +10,8 @@ import struct
 import msgpack
 import pytest
 
-from drivesim.carla_server.server import CarlaServer
+from drivesim.carla_server.reactor import Reactor
+from drivesim.carla_server.server import CarlaServer, listen_on_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,23 @@ def test_a_reader_that_never_reads_is_dropped(running):
             call(good, "tick_cue")
         backlog = max((connection.backlog for connection in running.hub.listener.connections), default=0)
         assert backlog <= 96 << 20
+
+
+def test_the_streaming_port_is_the_neighbour_however_crowded_the_ports_are():
+    reactor = Reactor()
+    held = [socket.socket() for _ in range(400)]
+    try:
+        for number, sock in enumerate(held):  # as the outgoing connections of a busy machine would
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", 33000 + 68 * number))
+        for _ in range(100):
+            listener, hub = listen_on_neighbours(reactor, "127.0.0.1", 0, lambda _: None)
+            assert hub.port == listener.port + 1
+            listener.close()
+            hub.close()
+        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="is in use"):
+            listen_on_neighbours(reactor, "127.0.0.1", taken.getsockname()[1] - 1, lambda _: None)
+    finally:
+        for sock in held:
+            sock.close()
+        reactor.close()

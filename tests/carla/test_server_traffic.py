@@ -6,7 +6,7 @@ TRAFFIC = """
 import hashlib, struct
 vehicles, ticks = arguments
 synchronous()
-manager = client.get_trafficmanager(0 or 20000 + os.getpid() % 20000)
+manager = client.get_trafficmanager(free_port())
 manager.set_synchronous_mode(True)
 manager.set_random_device_seed(7)
 library = [b for b in world.get_blueprint_library().filter("vehicle.*") if b.get_attribute("base_type") == "car"]
