@@ -42,6 +42,8 @@ class Clips:
         branch_reads: (M, 2, h, columns) truth of `training.labels.READOUT_COLUMNS` along the branches.
         twin_views: (T, 3, v, 72, 128, 3) of `training.twins`: a moment's twin in the episode's look, then the moment
             and its twin in another look; twin_start: (T,) row of the moment. None of them where none were made.
+        analogy_views: (G, 2, v, 72, 128, 3) of `training.analogies`: two moments of different drives with the same
+            change, each in its own episode's look; analogy_start: (G, 3) rows of the moments, and the kind of change.
     """
 
     views_a: NDArray[np.uint8]
@@ -58,6 +60,8 @@ class Clips:
     branch_reads: NDArray[np.float32]
     twin_views: NDArray[np.uint8] = field(default_factory=_no_pictures)
     twin_start: NDArray[np.int64] = field(default_factory=_no_rows)
+    analogy_views: NDArray[np.uint8] = field(default_factory=_no_pictures)
+    analogy_start: NDArray[np.int64] = field(default_factory=_no_rows)
 
     @staticmethod
     def load(path: Path) -> Clips:
@@ -75,6 +79,8 @@ class Clips:
         fixed = {key: columns.pop(key) for key in own}
         if (path / "twins.npy").exists():
             fixed |= {"twin_start": np.load(path / "twins.npy"), "twin_views": picture("twin_views")}
+        if (path / "analogies.npy").exists():
+            fixed |= {"analogy_start": np.load(path / "analogies.npy"), "analogy_views": picture("analogy_views")}
         return Clips(
             views_a=picture("views_a"), views_b=picture("views_b"), branch_views=picture("branch_views"),
             table=columns, **fixed,
@@ -88,6 +94,10 @@ class Clips:
         """Branches whose state has a tick before it in the same episode."""
         rows = self.branch_start
         return np.flatnonzero((rows > 0) & (self.episode[rows - 1] == self.episode[rows]))
+
+    def analogies(self) -> NDArray[np.int64]:
+        """Analogies of which both sides are there."""
+        return np.flatnonzero((self.analogy_start[:, :2] >= 0).all(1)) if self.analogy_start.ndim == 2 else _no_rows()
 
     def starts(self, length: int) -> NDArray[np.int64]:
         """Rows from which `length` consecutive ticks of one episode can be read."""

@@ -10,9 +10,12 @@ Frames: the town's (CARLA's, left-handed).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from drivesim.town.catalogue import MODELS
 from drivesim.town.state import (
     KIND_FREE,
     KIND_VEHICLE,
@@ -23,13 +26,17 @@ from drivesim.town.state import (
     POLICY_KINEMATIC,
     TownState,
 )
-from drivesim.town.town import WALKER_MODELS, Town
+from drivesim.town.town import TRAFFIC_MODELS, WALKER_MODELS, Town
 
 Array = NDArray[np.float64]
 NEAREST_M, FARTHEST_M, VIEW_SLOPE = 5.0, 32.0, 0.6  # in front, and seen by the cameras ahead
 WALKER_REACH_M, BESIDE_M = 26.0, 5.0
 LIGHT_REACH_M, LIGHT_BESIDE_M, ALIGNED = 45.0, 6.0, 0.7
 SHIFT_M = (1.5, 8.0)
+CARS = tuple(row for row in TRAFFIC_MODELS if MODELS[row].wheels == 4)
+ADDED_WALKERS = 0.65  # of what is added, the rest are cars
+ADDED_WALKER_M, ADDED_CAR_M = (5.0, 34.0), (7.0, 42.0)  # ahead
+ADDED_ASIDE_M = 7.0
 
 
 def from_ego(state: TownState, ego_row: int, xy: Array) -> Array:
@@ -55,7 +62,9 @@ def nearest(state: TownState, ego_row: int, kind: int) -> int | None:
     return int(rows[np.argmin(np.linalg.norm(state.xyz[rows, :2] - state.xyz[ego_row, :2], axis=1))])
 
 
-def other_light(town: Town, state: TownState, ego_row: int, _rng: np.random.Generator) -> TownState | None:
+def other_light(
+    town: Town, state: TownState, ego_row: int, _rng: np.random.Generator | None = None
+) -> TownState | None:
     """The lights of the stop lines ahead turn from green to red, or from anything else to green."""
     network = town.network
     lines = np.flatnonzero(network.stop_light >= 0)
@@ -71,6 +80,47 @@ def other_light(town: Town, state: TownState, ego_row: int, _rng: np.random.Gene
     return changed
 
 
+@dataclass(frozen=True)
+class Addition:
+    """Somebody or something at a place seen from the ego: it can be added to any moment.
+
+    Attributes:
+        model: row of the catalogue.
+        ahead_m, right_m: of the ego's origin.
+        turn_rad: heading against the ego's, clockwise.
+    """
+
+    model: int
+    ahead_m: float
+    right_m: float
+    turn_rad: float
+
+    @staticmethod
+    def draw(rng: np.random.Generator) -> Addition:
+        """A walker or a car in front, as often near as far in angle of sight."""
+        walker = rng.random() < ADDED_WALKERS
+        ahead = float(np.exp(rng.uniform(*np.log(ADDED_WALKER_M if walker else ADDED_CAR_M))))
+        aside = min(VIEW_SLOPE * ahead, ADDED_ASIDE_M)
+        right = float(rng.uniform(-aside, aside))
+        if walker:
+            return Addition(int(rng.choice(WALKER_MODELS)), ahead, right, float(rng.uniform(-np.pi, np.pi)))
+        turn = float(rng.choice([0.0, 0.0, np.pi, -np.pi / 2, np.pi / 2]) + rng.normal(0.0, 0.15))
+        return Addition(int(rng.choice(CARS)), ahead, right, turn)
+
+
+def add(town: Town, state: TownState, ego_row: int, addition: Addition) -> TownState | None:
+    """The state with an addition in it; None where somebody or something is in its place."""
+    town.restore(state)
+    yaw = float(state.rotation[ego_row, 2])
+    x, y = state.xyz[ego_row, :2] + [
+        np.cos(yaw) * addition.ahead_m - np.sin(yaw) * addition.right_m,
+        np.sin(yaw) * addition.ahead_m + np.cos(yaw) * addition.right_m,
+    ]
+    z = town.lane_map.ground_height(float(x), float(y), float(state.xyz[ego_row, 2]))
+    placed = town.spawn(addition.model, float(x), float(y), z, yaw + addition.turn_rad, policy=POLICY_KINEMATIC)
+    return None if placed < 0 else town.copy_state()
+
+
 def other_walker(town: Town, state: TownState, ego_row: int, rng: np.random.Generator) -> TownState | None:
     """Whoever walks nearest in front is not there; where nobody does, somebody is."""
     row = nearest(state, ego_row, KIND_WALKER)
@@ -78,17 +128,9 @@ def other_walker(town: Town, state: TownState, ego_row: int, rng: np.random.Gene
         emptied = state.copy()
         emptied.kind[row] = KIND_FREE
         return emptied
-    town.restore(state)
-    yaw = float(state.rotation[ego_row, 2])
-    ahead, right = rng.uniform(NEAREST_M + 1.0, WALKER_REACH_M), rng.uniform(-BESIDE_M, BESIDE_M)
-    x, y = state.xyz[ego_row, :2] + [
-        np.cos(yaw) * ahead - np.sin(yaw) * right, np.sin(yaw) * ahead + np.cos(yaw) * right
-    ]  # fmt: skip
-    z = town.lane_map.ground_height(float(x), float(y), float(state.xyz[ego_row, 2]))
-    placed = town.spawn(
-        int(rng.choice(WALKER_MODELS)), float(x), float(y), z, rng.uniform(-np.pi, np.pi), policy=POLICY_KINEMATIC
-    )
-    return None if placed < 0 else town.copy_state()
+    ahead, right = float(rng.uniform(NEAREST_M + 1.0, WALKER_REACH_M)), float(rng.uniform(-BESIDE_M, BESIDE_M))
+    model, turn = int(rng.choice(WALKER_MODELS)), float(rng.uniform(-np.pi, np.pi))
+    return add(town, state, ego_row, Addition(model, ahead, right, turn))
 
 
 def other_car(_town: Town, state: TownState, ego_row: int, rng: np.random.Generator) -> TownState | None:

@@ -33,8 +33,16 @@ class PretrainConfig(BatchConfig):
     behavior_weight: float = 0.5
     branch_weight: float = 0.5
     twin_weight: float = 0.5
+    analogy_weight: float = 0.5
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate: up and down, and once more where the analogies come in later."""
+        first = self.analogies_from if self.analogies else 0
+        if step < first:
+            return cosine_schedule(step, first, self.warmup)
+        return cosine_schedule(step - first, self.steps - first, self.warmup)
 
 
 class Pretrainer(nn.Module):
@@ -57,7 +65,8 @@ class Pretrainer(nn.Module):
         with torch.autocast(autocast_kind(batch.views), torch.bfloat16, enabled=config.half):
             latents = self.encoder(batch.views, batch.intrinsics[None], batch.cameras)
         b = len(groups)
-        a0, a1, b1, b2 = latents[: 4 * b].view(4, b, *latents.shape[1:])
+        clips, branched, twins, analogies = batch.parts(latents)
+        a0, a1, b1, b2 = clips.view(4, b, *latents.shape[1:])
         action, speed = batch.action, batch.speed
         predicted = self.predictor(a0, a1, action[:, 1], speed[:, 1])[0]
         ahead, found = contrast(predicted, b2)
@@ -70,18 +79,20 @@ class Pretrainer(nn.Module):
         total = total + config.inverse_weight * inverse + config.behavior_weight * behavior
         caused = chosen = torch.zeros((), device=latents.device)
         if batch.branch_action is not None:
-            caused, chosen = self.branch_contrast(
-                latents[4 * b : len(latents) - 4 * batch.twins], batch.branch_action, batch.branch_speed
-            )
+            caused, chosen = self.branch_contrast(branched, batch.branch_action, batch.branch_speed)
             total = total + config.branch_weight * caused
         changed = told = torch.zeros((), device=latents.device)
         if batch.twins:
-            changed, told = twin_contrast(latents[-4 * batch.twins :])
+            changed, told = twin_contrast(twins)
             total = total + config.twin_weight * changed
+        added = standing = alike = torch.zeros((), device=latents.device)
+        if batch.analogies is not None:
+            added, standing, alike = analogy_contrast(analogies, batch.analogies)
+            total = total + config.analogy_weight * (added + standing)
         terms = {
             "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "caused": caused,
-            "chosen": chosen, "changed": changed, "told": told, "spread": gaussian, "inverse": inverse,
-            "behavior": behavior,
+            "chosen": chosen, "changed": changed, "told": told, "added": added, "standing": standing, "alike": alike,
+            "spread": gaussian, "inverse": inverse, "behavior": behavior,
         }  # fmt: skip
         return total, {name: value.detach() for name, value in terms.items()}, torch.cat([a1, b2]).detach()
 
@@ -129,6 +140,39 @@ def twin_contrast(latents: Tensor, temperature: float = 0.1) -> tuple[Tensor, Te
     return loss, (own > other).float().mean()
 
 
+def analogy_contrast(latents: Tensor, kinds: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+    """What was changed in a moment, recognised by what the same change does to another moment.
+
+    The first loss compares change with change, so that the same moves the latent the same way. The second asks for the
+    changed moment among all others by the change alone, as a linear head would have to: its direction must stand out
+    from what moments differ in anyway.
+
+    Args:
+        latents: (4 g, n, d): g moments, each changed, g others, each changed in the same way.
+        kinds: (g,) those of one kind but 0 are the same change, so they are not told apart.
+
+    Returns:
+        both losses (), and the share recognised among the g by the first.
+    """
+    here, here_changed, there, there_changed = latents.flatten(1).chunk(4)
+    rows = torch.arange(len(kinds), device=latents.device)
+    same = (kinds[:, None] == kinds) & (kinds > 0) & (rows[:, None] != rows)
+    x, y = here_changed - here, there_changed - there
+    centre = torch.cat([here, there]).mean(0)
+    found = standing = torch.zeros((), device=latents.device)
+    for change, among, plain in ((x, there_changed, there), (y, here_changed, here)):
+        filters = nn.functional.normalize(change, dim=-1)
+        scores = torch.cat(
+            [(filters @ (among - centre).T).masked_fill(same, -torch.inf), filters @ (plain - centre).T], 1
+        )
+        standing = standing + 0.5 * nn.functional.cross_entropy(scores, rows)
+    x, y = (nn.functional.normalize(change - change.mean(0), dim=-1) for change in (x, y))
+    similarity = (x @ y.T / temperature).masked_fill(same, -torch.inf)
+    loss = 0.5 * (nn.functional.cross_entropy(similarity, rows) + nn.functional.cross_entropy(similarity.T, rows))
+    found = (similarity.argmax(1) == rows).float().mean()
+    return loss, standing, found
+
+
 def cosine_schedule(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up, then half a cosine to zero."""
     rise = max(1, int(warmup * steps))
@@ -159,7 +203,7 @@ def pretrain(
     for step, (batch, groups, read_s) in read_ahead(draw, first, config.steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * cosine_schedule(step, config.steps, config.warmup)
+            group["lr"] = config.learning_rate * config.rate(step)
         began = time.monotonic()
         loss, terms, latents = model.loss(batch.to(ranks.device), groups, config, generator)
         optimizer.zero_grad()

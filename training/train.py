@@ -21,6 +21,7 @@ from drivesim.logs import DriveLog
 from drivesim.models import WorldModel, WorldModelConfig
 from drivesim.models.encoder import SlotEncoder
 from drivesim.runs import Run, code_version, write_json
+from training.analogies import build_analogies
 from training.cache import CacheConfig, build_cache
 from training.calibrate import calibrate
 from training.clips import Clips
@@ -34,8 +35,8 @@ from training.staging import StagingConfig, stage_incidents, with_lessons
 from training.twins import build_twins
 
 OBJECTIVE = (
-    "contrastive prediction across two renderings, twins of moments told apart, inverse dynamics, behaviour, "
-    "episode-centred SIGReg; no pixels, depth, maps or boxes as targets"
+    "contrastive prediction across two renderings, twins of moments told apart, analogies between changes, inverse "
+    "dynamics, behaviour, episode-centred SIGReg; no pixels, depth, maps or boxes as targets"
 )
 Progress = Callable[[str, float, dict[str, float]], None]
 
@@ -117,10 +118,11 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
 
 
 def record_and_render(recipe: Recipe, out: Path, rig: CameraRig, on_progress: Progress) -> list[Path]:
-    """The drives, their cache and its twins, as far as they are not there yet; returns the logs."""
+    """The drives, their cache, its twins and analogies, as far as they are not there yet; returns the logs."""
     logs = ensure_logs(recipe.recording, out / "logs", recipe.seed, lambda share: on_progress("record", share, {}))
     build_cache(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("render", share, {}))
     build_twins(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("twins", share, {}))
+    build_analogies(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("analogies", share, {}))
     return logs
 
 
@@ -169,6 +171,7 @@ def card(
         "data": {
             "towns": towns, "drives": len(logs), "ticks": len(clips.episode), "tick_s": 0.5,
             "branched_states": len(clips.branch_start), "twins": len(clips.twin_start),
+            "analogies": len(clips.analogies()),
         },
         "objective": OBJECTIVE,
         "stages": {

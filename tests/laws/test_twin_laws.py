@@ -1,4 +1,4 @@
-"""Laws of twins: one thing of the world differs, nothing else; the loss sees whether a latent tells them apart."""
+"""Laws of twins and analogies: one thing of the world differs; the losses see what a latent makes of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from dataclasses import fields
 
 import numpy as np
+import pytest
 import torch
 
 from drivesim.town.state import KIND_FREE, TownState
 from drivesim.town.town import Town
 from drivesim.worlds.routes import lane_map
-from training.interventions import KINDS, intervene, other_walker
-from training.pretrain import twin_contrast
+from training.analogies import ADDED, LAMPS_OFF, LAMPS_ON, SHARES, TO_GREEN, TO_RED, Change
+from training.interventions import KINDS, Addition, add, from_ego, intervene, other_walker
+from training.pretrain import PretrainConfig, analogy_contrast, twin_contrast
 
 
 def a_town() -> tuple[Town, int]:
@@ -84,3 +86,85 @@ def test_the_loss_is_small_only_where_another_look_leaves_the_difference() -> No
     lost, chance = twin_contrast(torch.cat([blind, blind]))
     assert kept < 0.1 and told == 1.0
     assert abs(float(lost) - math.log(2.0)) < 1e-5 and chance == 0.0
+
+
+def test_an_addition_is_at_the_same_place_before_the_car_wherever_the_car_is() -> None:
+    town, ego = a_town()
+    rng, placed = np.random.default_rng(5), 0
+    moments = []
+    for _ in range(3):
+        moments.append(town.copy_state())
+        for _ in range(60):
+            town.step(0.05)
+    for _ in range(20):
+        addition = Addition.draw(rng)
+        for state in moments:
+            kept = state.to_bytes()
+            after = add(town, state, ego, addition)
+            assert state.to_bytes() == kept
+            if after is None:
+                continue
+            (row,) = np.flatnonzero((state.kind == KIND_FREE) & (after.kind != KIND_FREE))
+            seen = from_ego(after, ego, after.xyz[[row], :2])[0]
+            assert seen == pytest.approx([addition.ahead_m, addition.right_m], abs=0.3)
+            turn = float(after.rotation[row, 2] - after.rotation[ego, 2]) - addition.turn_rad
+            assert math.cos(turn) > 0.999 and changed_rows(state, after) == 1
+            placed += 1
+    assert placed > 20
+
+
+def test_a_change_of_lights_or_lamps_leads_where_its_kind_says() -> None:
+    town, ego = a_town()
+    found = set()
+    for _ in range(60):
+        state = town.copy_state()
+        for kind in (TO_GREEN, TO_RED, LAMPS_ON, LAMPS_OFF):
+            after = Change(kind, Addition.draw(np.random.default_rng(0)))(town, state, ego)
+            if after is None:
+                continue
+            found.add(kind)
+            assert changed_rows(state, after) == 0
+            if kind in (LAMPS_ON, LAMPS_OFF):
+                assert int((state.lamps != after.lamps).sum()) == 1
+            else:
+                turned = state.light_state != after.light_state
+                assert turned.any() and len(set(after.light_state[turned].tolist())) == 1
+        for _ in range(20):
+            town.step(0.05)
+    assert found, "no moment offered anything"
+    kinds = [Change.draw(0, i).kind for i in range(300)]
+    assert set(kinds) == set(range(len(SHARES))) and Change.draw(0, 5) == Change.draw(0, 5)
+
+
+def test_analogies_are_recognised_only_where_the_same_change_moves_the_latent_alike() -> None:
+    torch.manual_seed(1)
+    here, there, change = torch.randn(3, 16, 12, 8)
+    kinds = torch.full((16,), ADDED)
+    same, _, found = analogy_contrast(torch.cat([here, here + change, there, there + change]), kinds)
+    assert same < 0.1 and found == 1.0
+    other, _, lost = analogy_contrast(torch.cat([here, here + change, there, there + torch.randn(16, 12, 8)]), kinds)
+    assert other > 2.0 and lost < 0.5
+    alike = change[:1].expand(16, -1, -1)
+    batch = torch.cat([here, here + alike, there, there + alike])
+    assert analogy_contrast(batch, torch.full((16,), TO_RED))[0] < 1e-5  # one kind: nothing to tell apart
+    assert analogy_contrast(batch, kinds)[0] > 1.0
+
+
+def test_a_change_stands_out_only_where_moments_do_not_differ_that_way_anyhow() -> None:
+    torch.manual_seed(2)
+    here, there, change = torch.randn(3, 16, 12, 8)
+    kinds = torch.full((16,), ADDED)
+    change[..., 4:] = 0.0
+    drowned = analogy_contrast(torch.cat([here, here + change, there, there + change]), kinds)
+    here[..., :4], there[..., :4] = 0.01 * here[..., :4], 0.01 * there[..., :4]
+    clear = analogy_contrast(torch.cat([here, here + change, there, there + change]), kinds)
+    assert drowned[0] < 0.1 and clear[0] < 0.1, "the change is the same in both"
+    assert clear[1] < 0.5 * drowned[1]
+
+
+def test_the_learning_rate_rises_again_where_the_analogies_come_in() -> None:
+    late = PretrainConfig(steps=40, analogies=4, analogies_from=20)
+    rates = [late.rate(step) for step in range(40)]
+    assert rates[19] < 0.05 and rates[21] > 0.5 and rates[39] < 0.05
+    plain = PretrainConfig(steps=20)
+    assert rates[:20] == [plain.rate(step) for step in range(20)]
