@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from drivesim.models import WorldModel
-from drivesim.models.heads import RISKS, HeadConfig, asking_head
+from drivesim.models.heads import HeadConfig, make_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.models.world_model import read_card
 from drivesim.runs import Run
@@ -39,7 +39,7 @@ class NoVision(NoImagination):
         self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
     ) -> None:
         super().__init__(clips, latents, predictor, heads, config)
-        self.risk = asking_head(heads, len(RISKS), vision=False)
+        self.risk = make_head("risk", heads, vision=False)
 
 
 TRAINERS: dict[str, type[HeadTrainer]] = {
@@ -80,7 +80,7 @@ def trained_heads(
     for label in labels:
         kind = TRAINERS[label]
         path = folder / f"{label.replace(' ', '-')}-{key}-{told}-{seed}.pt"
-        head = asking_head(model.config.heads, len(RISKS), vision=kind is not NoVision)
+        head = make_head("risk", model.config.heads, vision=kind is not NoVision)
         if not path.exists():
             if latents is None:
                 lessons = load_lessons(run / "lessons", model.encoder)

@@ -231,9 +231,9 @@ def judge(
 
 
 def distill(
-    run: Path, checkpoint: Path, out: Path | None, config: DistillConfig, tell: Callable[[str], None]
+    run: Path, checkpoint: Path, out: Path | None, config: DistillConfig, tell: Callable[[str, float], None]
 ) -> dict[str, Any]:
-    """Search, learn, judge, save; returns the card.
+    """Search, learn, judge, save; returns the card. `tell` hears what is done and how much of it.
 
     Raises:
         ConfigError: the run is not the one that the checkpoint's encoder came from.
@@ -250,8 +250,8 @@ def distill(
     out_of_sight = np.isin(clips.episode[rows], kept_out)
     taught = _some(rows[~out_of_sight], config.states, rng)
     judged = _some(rows[out_of_sight], config.judged, rng)
-    tell(f"searching at {len(taught)} moments")
-    lessons = teach(planner, logs, latents, taught, config, lambda share: tell(f"  {share:.0%}"))
+    what = f"searching at {len(taught)} moments"
+    lessons = teach(planner, logs, latents, taught, config, lambda share: tell(what, share))
     torch.manual_seed(config.seed)
     policy = DistilledPolicy(DistilledConfig(model.config.heads, FIRST_MPS2, THEN_MPS2), model.digest)
     guide = getattr(model.policy, "latent", None)
@@ -285,7 +285,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = DistillConfig(states=options.states, seed=options.seed)
     began = time.monotonic()
-    card = distill(options.run, options.checkpoint, options.out, config, lambda line: print(line, flush=True))
+    card = distill(
+        options.run,
+        options.checkpoint,
+        options.out,
+        config,
+        lambda what, share: print(f"{what} {share:.0%}", flush=True),
+    )
     for name, value in card["judged"].items():
         print(f"{name:<24} {value:8.3f}")
     print(f"written to {options.out or distilled_path(options.checkpoint)} in {time.monotonic() - began:.0f} s")

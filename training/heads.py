@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, HeadConfig, TwoTowers, asking_head
+from drivesim.models.heads import ACCELERATION_BINS_MPS2, OUTPUTS, READOUTS, RISKS, HeadConfig, make_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import Run
 from training.clips import Clips
@@ -18,7 +18,6 @@ from training.dynamics import Latents
 from training.pretrain import cosine_schedule
 
 STEP_S = 0.5
-HEADS = ("policy", "clone", "risk", "read")
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,8 @@ class HeadTrainer:
         self, clips: Clips, latents: Latents, predictor: LatentPredictor, heads: HeadConfig, config: HeadsConfig
     ) -> None:
         self.clips, self.latents, self.predictor, self.config = clips, latents, predictor, config
-        self.policy = asking_head(heads, len(ACCELERATION_BINS_MPS2))
-        self.clone = asking_head(heads, len(ACCELERATION_BINS_MPS2))
-        self.risk = asking_head(heads, len(RISKS))
-        self.read = TwoTowers(heads, len(READOUTS))
+        self.policy, self.clone = make_head("policy", heads), make_head("clone", heads)
+        self.risk, self.read = make_head("risk", heads), make_head("read", heads)
         self.table = {key: torch.from_numpy(value) for key, value in clips.table.items()}
         self.rows = with_past(clips)
         calm = self.rows[clips.table["mode"][self.rows] == 0]
@@ -227,7 +224,7 @@ class HeadTrainer:
 
 def train_heads(
     trainer: HeadTrainer, run: Run, seed: int, on_step: Callable[[int, dict[str, float]], None] | None = None,
-    names: tuple[str, ...] = HEADS,
+    names: tuple[str, ...] = tuple(OUTPUTS),
 ) -> dict[str, nn.Module]:  # fmt: skip
     """Train all heads, or some; returns them by name."""
     config, modules = trainer.config, nn.ModuleDict({name: getattr(trainer, name) for name in names})

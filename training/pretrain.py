@@ -34,6 +34,7 @@ class PretrainConfig(BatchConfig):
     branch_weight: float = 0.5
     twin_weight: float = 0.5
     analogy_weight: float = 0.5
+    analogy_rate: float = 0.6  # of the learning rate, once analogies come in: more would undo what is known by then
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
 
@@ -42,7 +43,8 @@ class PretrainConfig(BatchConfig):
         first = self.analogies_from if self.analogies else 0
         if step < first:
             return cosine_schedule(step, first, self.warmup)
-        return cosine_schedule(step - first, self.steps - first, self.warmup)
+        share = self.analogy_rate if first else 1.0
+        return share * cosine_schedule(step - first, self.steps - first, self.warmup)
 
 
 class Pretrainer(nn.Module):
@@ -88,7 +90,7 @@ class Pretrainer(nn.Module):
         added = standing = alike = torch.zeros((), device=latents.device)
         if batch.analogies is not None:
             added, standing, alike = analogy_contrast(analogies, batch.analogies)
-            total = total + config.analogy_weight * (added + standing)
+            total = total + config.analogy_weight * (added + 0.5 * standing)
         terms = {
             "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "caused": caused,
             "chosen": chosen, "changed": changed, "told": told, "added": added, "standing": standing, "alike": alike,
@@ -140,7 +142,9 @@ def twin_contrast(latents: Tensor, temperature: float = 0.1) -> tuple[Tensor, Te
     return loss, (own > other).float().mean()
 
 
-def analogy_contrast(latents: Tensor, kinds: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+def analogy_contrast(
+    latents: Tensor, kinds: Tensor, temperature: float = 0.1, sharpness: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
     """What was changed in a moment, recognised by what the same change does to another moment.
 
     The first loss compares change with change, so that the same moves the latent the same way. The second asks for the
@@ -161,7 +165,7 @@ def analogy_contrast(latents: Tensor, kinds: Tensor, temperature: float = 0.1) -
     centre = torch.cat([here, there]).mean(0)
     found = standing = torch.zeros((), device=latents.device)
     for change, among, plain in ((x, there_changed, there), (y, here_changed, here)):
-        filters = nn.functional.normalize(change, dim=-1)
+        filters = sharpness * nn.functional.normalize(change, dim=-1)
         scores = torch.cat(
             [(filters @ (among - centre).T).masked_fill(same, -torch.inf), filters @ (plain - centre).T], 1
         )

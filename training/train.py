@@ -19,13 +19,16 @@ from drivesim.config import load_toml
 from drivesim.datatypes import CameraRig, default_rig
 from drivesim.logs import DriveLog
 from drivesim.models import WorldModel, WorldModelConfig
+from drivesim.models.critic import critic_path
 from drivesim.models.encoder import SlotEncoder
 from drivesim.runs import Run, code_version, write_json
 from training.analogies import build_analogies
 from training.cache import CacheConfig, build_cache
 from training.calibrate import calibrate
 from training.clips import Clips
+from training.critic import CriticTraining, make_critic
 from training.curves import save_curves
+from training.distill import DistillConfig, distill
 from training.dynamics import DynamicsConfig, encode_clips, load_latents, save_latents, train_dynamics
 from training.heads import HeadsConfig, HeadTrainer, train_heads
 from training.pretrain import PretrainConfig, pretrain
@@ -56,6 +59,8 @@ class Recipe:
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     staging: StagingConfig = field(default_factory=StagingConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    critic: CriticTraining = field(default_factory=CriticTraining)
 
 
 def quiet(stage: str, share: float, metrics: dict[str, float]) -> None:
@@ -113,6 +118,7 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
         link.symlink_to(path.name)
         write_json(out / "card.json", told)
         save_curves(run)
+        teach_companions(recipe, path, run, on_progress)
     ranks.wait()
     return path
 
@@ -159,6 +165,17 @@ def on_frozen_latents(
     model.scale.copy_(latents.scale)
     calibration = calibrate(model, trainer, np.random.default_rng([recipe.seed, 13]))
     return model.eval(), calibration
+
+
+def teach_companions(recipe: Recipe, checkpoint: Path, run: Run, on_progress: Progress) -> None:
+    """The distilled policy and the critic beside a checkpoint: bound to it, so each new one gets its own."""
+    torch.set_num_threads(recipe.threads)
+    judged = distill(run.path, checkpoint, None, recipe.distill, lambda _, share: on_progress("distil", share, {}))[
+        "judged"
+    ]
+    on_progress("distil", 1.0, judged)
+    make_critic(WorldModel.load(checkpoint), run.path, critic_path(checkpoint), recipe.critic, recipe.seed)
+    on_progress("critic", 1.0, {})
 
 
 def card(

@@ -35,7 +35,8 @@ class HeadConfig:
 
     Attributes:
         latent_size: slots times their width.
-        kind: of policies and risk, "towers" or "slots"; read-outs, which have nothing to ask with, are towers.
+        policy, risk: what these heads are, "towers" or "slots". The clone is of towers, which clone better, and so are
+            the read-outs, which have nothing to ask with.
         slots, query_width, query_heads: of a head of slots.
     """
 
@@ -44,7 +45,8 @@ class HeadConfig:
     kinematic_width: int = 48
     hidden: int = 128
     dropout: float = 0.2
-    kind: str = "towers"
+    policy: str = "towers"
+    risk: str = "towers"
     slots: int = 16
     query_width: int = 64
     query_heads: int = 4
@@ -109,17 +111,24 @@ class SlotQuery(nn.Module):
         return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
 
 
-def asking_head(config: HeadConfig, outputs: int, vision: bool = True) -> nn.Module:
-    """A head that is given kinematics, of the configured kind; without vision there are no slots, and it is a tower.
+OUTPUTS = {
+    "policy": len(ACCELERATION_BINS_MPS2), "clone": len(ACCELERATION_BINS_MPS2), "risk": len(RISKS),
+    "read": len(READOUTS),
+}  # fmt: skip
+
+
+def make_head(name: str, config: HeadConfig, vision: bool = True) -> nn.Module:
+    """An untrained head, one of OUTPUTS; without vision there are no slots to ask, and it is of towers.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: the configuration asks for a kind that there is not.
     """
-    if config.kind not in ("towers", "slots"):
-        raise ValueError(f"heads.kind is {config.kind!r}: it is one of towers, slots")
-    if config.kind == "slots" and vision:
-        return SlotQuery(config, outputs)
-    return TwoTowers(config, outputs, vision=vision)
+    kind = {"policy": config.policy, "risk": config.risk}.get(name, "towers")
+    if kind not in ("towers", "slots"):
+        raise ValueError(f"heads.{name} is {kind!r}: it is one of towers, slots")
+    if kind == "slots" and vision:
+        return SlotQuery(config, OUTPUTS[name])
+    return TwoTowers(config, OUTPUTS[name], vision=vision)
 
 
 def expected_acceleration(logits: Tensor) -> Tensor:

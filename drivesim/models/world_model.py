@@ -18,14 +18,12 @@ from drivesim.config import from_dict
 from drivesim.datatypes import CameraRig, EgoState, LatentState
 from drivesim.models.encoder import EncoderConfig, SlotEncoder
 from drivesim.models.heads import (
-    ACCELERATION_BINS_MPS2,
     READOUTS,
     RISKS,
     HeadConfig,
-    TwoTowers,
     acceleration_quantile,
-    asking_head,
     expected_acceleration,
+    make_head,
 )
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import ViewLayout
@@ -61,10 +59,8 @@ class WorldModel(nn.Module):
         self.register_buffer("mean", torch.zeros(n, d))
         self.register_buffer("scale", torch.ones(n, d))
         self.register_buffer("risk_temperature", torch.ones(len(RISKS)))
-        self.policy = asking_head(config.heads, len(ACCELERATION_BINS_MPS2))
-        self.clone = asking_head(config.heads, len(ACCELERATION_BINS_MPS2))
-        self.risk = asking_head(config.heads, len(RISKS))
-        self.read = TwoTowers(config.heads, len(READOUTS))
+        self.policy, self.clone = make_head("policy", config.heads), make_head("clone", config.heads)
+        self.risk, self.read = make_head("risk", config.heads), make_head("read", config.heads)
         self._layouts: dict[str, ViewLayout] = {}
         self._digest = ""
 

@@ -82,7 +82,7 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
     recipe = replace(load_recipe(RECIPE), threads=1)
     checkpoint = train(recipe, tmp_path / "run")
     small = DistillConfig(states=6, judged=3, judged_share=0.5, steps=2, batch=4)
-    card = distill(tmp_path / "run", checkpoint, None, small, lambda _: None)
+    card = distill(tmp_path / "run", checkpoint, None, small, lambda _what, _share: None)
     model = WorldModel.load(checkpoint)
     assert card["encoder"] == model.digest and card["judged"]["moments"] == 3.0
     assert card["judged"]["regret_best_standing"] >= -1e-9, "the search tried all of them, and more"
@@ -92,4 +92,4 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
     other.mean += 1.0
     other.save(tmp_path / "other.safetensors", {})
     with pytest.raises(ConfigError, match="of another encoder"):
-        distill(tmp_path / "run", tmp_path / "other.safetensors", None, small, lambda _: None)
+        distill(tmp_path / "run", tmp_path / "other.safetensors", None, small, lambda _what, _share: None)

@@ -10,16 +10,11 @@ from safetensors import safe_open
 
 from drivesim.config import from_dict
 from drivesim.models import WorldModel, WorldModelConfig
-from drivesim.models.heads import ACCELERATION_BINS_MPS2, READOUTS, RISKS, asking_head
+from drivesim.models.heads import OUTPUTS, make_head
 from drivesim.models.predictor import LatentPredictor
 from drivesim.models.weights_file import CheckpointError
 from training.rivals.table import RIVALS
 from training.rivals.token_predictor import TokenPredictor
-
-HEADS = {
-    "policy": len(ACCELERATION_BINS_MPS2), "clone": len(ACCELERATION_BINS_MPS2), "risk": len(RISKS),
-    "read": len(READOUTS),
-}  # fmt: skip
 
 
 def sized(name: str, config: WorldModelConfig) -> WorldModelConfig:
@@ -41,9 +36,8 @@ def blank(name: str, config: WorldModelConfig, rig_digest: str) -> WorldModel:
     n, d = config.predictor.slots, config.predictor.latent_dim
     model.mean, model.scale = model.mean.new_zeros(n, d), model.scale.new_ones(n, d)
     model.predictor = TokenPredictor(config.predictor) if rival.tokens else LatentPredictor(config.predictor)
-    for head, outputs in HEADS.items():
-        kind = replace(config.heads, kind="towers") if head == "read" else config.heads
-        setattr(model, head, asking_head(kind, outputs, rival.vision))
+    for head in OUTPUTS:
+        setattr(model, head, make_head(head, config.heads, rival.vision))
     return model
 
 

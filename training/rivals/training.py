@@ -15,13 +15,14 @@ from torch import nn
 from drivesim.config import ConfigError, nearest
 from drivesim.datatypes import default_rig
 from drivesim.models import WorldModel
+from drivesim.models.heads import OUTPUTS
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import Run, code_version, write_json
 from training.calibrate import calibrate
 from training.clips import Clips
 from training.dynamics import Latents, encode_clips, load_latents, save_latents, train_dynamics
 from training.heads import HeadTrainer, train_heads
-from training.rivals.model import HEADS, blank, sized
+from training.rivals.model import blank, sized
 from training.rivals.shaping import shape_encoder
 from training.rivals.table import RIVALS, Rival, shaper_of
 from training.rivals.token_predictor import train_tokens
@@ -85,7 +86,7 @@ def train_rival(
     model.scale.copy_(latents.scale)
     model.predictor.load_state_dict(stage_two(rival, model, recipe, clips, latents, run, on_progress).state_dict())
     trainer = HeadTrainer(clips, latents, model.predictor.eval(), model.config.heads, recipe.heads)
-    for head in HEADS:
+    for head in OUTPUTS:
         setattr(trainer, head, getattr(model, head))
     train_heads(trainer, run, recipe.seed, lambda s, m: on_progress("heads", (s + 1) / recipe.heads.steps, m))
     calibration = calibrate(model, trainer, np.random.default_rng([recipe.seed, 13]))
