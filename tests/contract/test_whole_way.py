@@ -37,6 +37,17 @@ def test_training_leaves_a_checkpoint_with_a_card(trained: Path) -> None:
     assert {line["stage"] for line in lines} == {"pretrain", "dynamics", "heads"}
 
 
+def test_training_leaves_the_checkpoints_companions(trained: Path) -> None:
+    from drivesim.models import WorldModel
+    from drivesim.models.critic import critic_beside
+    from drivesim.models.distilled import DistilledPolicy, distilled_path
+
+    path = trained / "checkpoints" / "smoke.safetensors"
+    model = WorldModel.load(path)
+    assert critic_beside(path, model) is not None
+    DistilledPolicy.load(distilled_path(path), model.digest)
+
+
 def test_training_again_does_nothing_twice(trained: Path) -> None:
     before = (trained / "checkpoints" / "smoke.safetensors").read_bytes()
     run("train", "smoke", "--out", trained)
