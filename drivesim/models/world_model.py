@@ -30,7 +30,7 @@ from drivesim.models.views import ViewLayout
 from drivesim.models.weights_file import CheckpointError, read_weights, write_weights
 
 FORMAT = "drivesim-world-model-1"
-SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v3.safetensors"
+SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v5.safetensors"
 
 
 @dataclass(frozen=True)

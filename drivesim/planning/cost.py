@@ -28,8 +28,8 @@ class LatentPlannerConfig:
     temperature: float = 0.15  # MPPI: how much dearer a future may be and still count, in units of the cost
     gradient_steps: int = 4
     gradient_rate_mps2: float = 0.4
-    collision_weight: float = 6.0
-    near_weight: float = 3.0
+    collision_weight: float = 20.0
+    near_weight: float = 5.0
     red_weight: float = 4.0
     discount: float = 0.9
     risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
@@ -42,7 +42,7 @@ class LatentPlannerConfig:
     progress_scale_m: float = 15.0
     band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
     trust_weight: float = 0.5  # per (m/s2)^2 that a plan's first second is faster than the band ...
-    brake_trust: float = 0.3  # ... and this share of it where it is slower
+    brake_trust: float = 0.1  # ... and this share of it where it is slower
     mean_weight: float = 0.1  # a light pull to the policy's mean everywhere
     comfort_weight: float = 0.01
     change_weight: float = 0.02
