@@ -21,13 +21,12 @@ from drivesim.geometry import Polyline
 from drivesim.planning.proposals import STEP_S
 from drivesim.town.catalogue import MODELS
 from drivesim.town.state import POLICY_KINEMATIC, TownState
-from drivesim.town.town import TRAFFIC_MODELS, WALKER_MODELS, Town
+from drivesim.town.town import WALKER_MODELS, Town
 from drivesim.town.traffic import LAMP_BRAKE
 from drivesim.worlds.carla_frames import mirrored, mirrored_yaw
-from training.interventions import other_light
+from training.interventions import CARS, other_light
 
 Array = NDArray[np.float64]
-CARS = tuple(row for row in TRAFFIC_MODELS if MODELS[row].wheels == 4)
 LANE_M = 3.4
 BRAKES_MPS2 = -1.0  # who slows down by more than this shows it
 

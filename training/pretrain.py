@@ -163,7 +163,7 @@ def analogy_contrast(
     same = (kinds[:, None] == kinds) & (kinds > 0) & (rows[:, None] != rows)
     x, y = here_changed - here, there_changed - there
     centre = torch.cat([here, there]).mean(0)
-    found = standing = torch.zeros((), device=latents.device)
+    standing = torch.zeros((), device=latents.device)
     for change, among, plain in ((x, there_changed, there), (y, here_changed, here)):
         filters = sharpness * nn.functional.normalize(change, dim=-1)
         scores = torch.cat(
