@@ -2,7 +2,8 @@
 
 Contacts are found by separating axes in the plane (heights must overlap too) and resolved at once:
 boxes are pushed apart by their mass ratio, the relative normal speed is lost, cars with physics are thrown
-and turned as rigid bodies, the town's own traffic stays in its lanes, walkers fall.
+and turned as rigid bodies, the town's own traffic stays in its lanes, walkers fall and lie where they fell: whoever
+hit them hits them once, and does not push them along.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -28,10 +29,11 @@ from drivesim.town.state import (
     POLICY_TRAFFIC,
     POLICY_WALKER,
 )  # fmt: skip
-from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER
+from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER, is_fallen
 
 MAX_CONTACTS = 256
 CRASH_STOP_S, FALL_S = 4.0, 5.0
+RISE_S = 1.0  # who lies under somebody stays there at least so long
 FALL_MPS = 0.8  # a walker that is pushed to more than this falls
 CONTACT = np.dtype([("row_a", np.int32), ("row_b", np.int32), ("impulse", np.float64, 3), ("normal", np.float64, 3)])
 F32 = NDArray[np.float32]
@@ -230,8 +232,9 @@ def _strike(actors: Actors, row: int, jx: float, jy: float, turn: float, inverse
     if actors.kind[row] == KIND_WALKER:
         actors.velocity[row] = 0.0
         actors.speed[row] = 0.0
-        if actors.policy[row] == POLICY_WALKER and math.hypot(jx, jy) * inverse_mass > FALL_MPS:
+        if actors.policy[row] != POLICY_KINEMATIC and math.hypot(jx, jy) * inverse_mass > FALL_MPS:
             actors.traffic[row, WALK_MODE], actors.traffic[row, WALK_TIMER] = MODE_FALLEN, FALL_S
+            actors.rotation[row, 0] = 0.5 * math.pi  # on the side
 
 
 @njit(cache=True, error_model="numpy")
@@ -293,6 +296,12 @@ def _contact(
         _strike(actors, b, -jx, -jy, -wb * (bx * jy - by * jx), ib)
 
 
+@njit(cache=True, error_model="numpy")
+def _stays_down(actors: Actors, row: int) -> None:
+    if is_fallen(actors, row):
+        actors.traffic[row, WALK_TIMER] = max(actors.traffic[row, WALK_TIMER], RISE_S)
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def resolve_contacts(
     actors: Actors, solids: Solids, models: F32, rows: NDArray[np.int32], values: NDArray[np.float64]
@@ -304,6 +313,7 @@ def resolve_contacts(
     moves = np.zeros(len(live), np.bool_)
     for i in range(len(live)):
         moves[i] = actors.speed[live[i]] != 0.0 or actors.motion[live[i], SLIDING] > 0.0
+        moves[i] = moves[i] or is_fallen(actors, live[i])  # whoever stands on them keeps them down
     count = 0
     for i in range(len(order)):
         a = live[order[i]]
@@ -322,7 +332,10 @@ def resolve_contacts(
             if dx * dx + dy * dy >= near * near:
                 continue
             depth, nx, ny = overlap_of_rows(actors, a, b)
-            if depth > 0.0 and count < len(rows):
+            if depth > 0.0 and (is_fallen(actors, a) or is_fallen(actors, b)):
+                _stays_down(actors, a)
+                _stays_down(actors, b)
+            elif depth > 0.0 and count < len(rows):
                 rows[count, 0], rows[count, 1] = a, b
                 x, y = touch_point(
                     actors.xyz[a, 0], actors.xyz[a, 1], actors.rotation[a, 2], actors.half_size[a, 0],

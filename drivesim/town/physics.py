@@ -63,6 +63,7 @@ from drivesim.town.state import (
     POLICY_PARKED,
 )  # fmt: skip
 from drivesim.town.tyres import begin_sliding, is_calm, slide
+from drivesim.town.walkers import MODE_STROLL, WALK_MODE, WALK_TIMER, is_fallen
 from drivesim.town.weather import DEPOSITS, WETNESS
 
 F32 = NDArray[np.float32]
@@ -264,7 +265,14 @@ def settle(roads: Roads, actors: Actors, row: int, dt_s: float) -> None:
 
 @njit(cache=True, error_model="numpy")
 def step_walker(roads: Roads, actors: Actors, row: int, dt_s: float) -> None:
-    """A steered walker goes direction * speed and faces where it goes."""
+    """A steered walker goes direction * speed and faces where it goes; one who was knocked down lies for a while."""
+    if is_fallen(actors, row):
+        actors.speed[row] = 0.0
+        _set_motion(actors, row, 0.0, 0.0, dt_s)
+        actors.traffic[row, WALK_TIMER] -= dt_s
+        if actors.traffic[row, WALK_TIMER] <= 0.0:
+            actors.traffic[row, WALK_MODE], actors.rotation[row, 0] = MODE_STROLL, 0.0
+        return
     dx, dy = actors.walker_control[row, 0], actors.walker_control[row, 1]
     norm = math.hypot(dx, dy)
     speed = max(actors.walker_control[row, 3], 0.0)

@@ -17,9 +17,9 @@ from scipy.spatial import cKDTree
 
 from drivesim.town.arrays import Actors, Roads, draw, lane_point, wrap_angle
 from drivesim.town.roads import LANE_DRIVING, LANE_SHOULDER, LANE_SIDEWALK, RoadNetwork
-from drivesim.town.state import KIND_FREE, KIND_VEHICLE, KIND_WALKER, POLICY_WALKER
+from drivesim.town.state import KIND_FREE, KIND_VEHICLE, KIND_WALKER, POLICY_EXTERNAL, POLICY_WALKER
 
-# columns of TownState.traffic for POLICY_WALKER
+# columns of TownState.traffic for POLICY_WALKER; a steered walker (POLICY_EXTERNAL) has the first two
 (
     WALK_MODE,
     WALK_TIMER,  # s, meaning depends on the mode
@@ -372,7 +372,16 @@ def _step_one(roads: Roads, table: WalkTable, actors: Actors, row: int, live: ND
         _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
         walker[WALK_TIMER] -= dt_s
         if mode == MODE_FALLEN and walker[WALK_TIMER] <= 0.0:
+            actors.rotation[row, 0] = 0.0
             join_line(actors, row, int(walker[WALK_LANE]), walker[WALK_S])
+
+
+@njit(cache=True, error_model="numpy")
+def is_fallen(actors: Actors, row: int) -> bool:
+    """Is this somebody on foot who was knocked down?"""
+    if actors.kind[row] != KIND_WALKER or actors.traffic[row, WALK_MODE] != MODE_FALLEN:
+        return False
+    return actors.policy[row] == POLICY_WALKER or actors.policy[row] == POLICY_EXTERNAL
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -158,6 +158,44 @@ def test_walkers_go_where_they_are_told(town):
     assert town.state.rotation[row, 2] == pytest.approx(math.pi / 2)
 
 
+@pytest.mark.parametrize("policy", [POLICY_EXTERNAL, POLICY_WALKER])
+def test_a_walker_who_is_hit_falls_where_they_are_and_gets_up_when_the_car_is_gone(town, policy):
+    car = spawn_on_lane(town, "vehicle.tesla.model3")
+    walker = spawn_on_lane(town, "walker.pedestrian.0001", ahead_m=10.0, policy=policy)
+    if policy == POLICY_WALKER:
+        town.stand(walker)
+    town.state.speed[car] = 6.0
+    seen, after_m = [], []
+    for _ in range(round(3.0 / DT_S)):
+        town.set_control(car, 0.4, 0.0, 0.0)
+        town.step(DT_S)
+        seen += [row for row in town.collisions if walker in (row["row_a"], row["row_b"])]
+        if seen:
+            after_m.append(town.state.xyz[walker, :2].copy())
+    assert len(seen) == 1
+    assert np.hypot(*(after_m[-1] - after_m[0])) < 0.05  # not carried along
+    assert town.state.rotation[walker, 0] == pytest.approx(0.5 * math.pi)
+    if policy == POLICY_EXTERNAL:
+        town.set_walker_control(walker, (0.0, 1.0, 0.0), 1.0)
+    steps(town, 7.0)
+    assert town.state.rotation[walker, 0] == 0.0
+    assert np.hypot(*(town.state.xyz[walker, :2] - after_m[-1])) > 0.5
+
+
+def test_who_lies_under_a_standing_car_stays_there(town):
+    car = spawn_on_lane(town, "vehicle.tesla.model3")
+    walker = spawn_on_lane(town, "walker.pedestrian.0001", ahead_m=5.0)
+    town.state.speed[car] = 4.0
+    contacts = 0
+    for tick in range(round(9.0 / DT_S)):
+        town.set_control(car, 0.0, 0.0, float(tick > 12))
+        town.step(DT_S)
+        contacts += len(town.collisions)
+    assert contacts == 1
+    assert abs(town.state.xyz[walker, 0] - town.state.xyz[car, 0]) < 3.0
+    assert town.state.rotation[walker, 0] == pytest.approx(0.5 * math.pi)
+
+
 def test_traffic_brakes_for_a_crossing_walker(town):
     car = spawn_on_lane(town, "vehicle.tesla.model3", policy=POLICY_TRAFFIC)
     town.state.speed[car] = 8.0
