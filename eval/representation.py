@@ -4,7 +4,8 @@
 
 Probes are fitted on the training cache and judged on a town that was never trained on, in seen and in
 unseen weather. The counterfactual test imagines braking and going on from the same state and compares
-the imagined lead gap with what the simulator's exact branches say.
+the imagined lead gap with what the simulator's exact branches say. Where in the lane the car is, is asked of the same
+states seen from beside the lane's centre and turned (`where`): recorded drivers keep to it too well to ask.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from drivesim.models import WorldModel
 from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import write_json
+from eval.displacements import Displaced, displaced, judge_where
+from eval.foresight import fit_on_imagined, pairs_along
 from eval.probes import REGRESSIONS, Probe, fit_probe, r_squared, retrieval, score_probe, target_table
 from training.batches import choose_views, read_batch
 from training.cache import CacheConfig, build_cache
@@ -91,6 +94,18 @@ def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int, keep: Path |
     return encoder.eval()
 
 
+def displaced_sets(run: Path, out: Path, workers: int) -> tuple[Displaced, dict[str, Displaced]]:
+    """Moments seen from beside the lane's centre: of the run's own drives, and of the held-out ones, both weathers."""
+    train = displaced(
+        sorted((run / "logs").glob("*.zarr")), out / "displaced_train.npy", 1000, CacheConfig(workers=workers)
+    )
+    tests = {}
+    for name, unseen in (("seen_weather", False), ("unseen_weather", True)):
+        config = CacheConfig(workers=workers, seed=78, unseen_weather=unseen)
+        tests[name] = displaced(sorted((out / "logs").glob("*.zarr")), out / f"displaced_{name}.npy", 480, config)
+    return train, tests
+
+
 def stack(latents: Latents, rows: np.ndarray[Any, Any], second: bool = False) -> Tensor:
     """Last two latents of rows, in appearance A or B."""
     source = latents.b if second else latents.a
@@ -139,13 +154,30 @@ def judge(
         rows = with_past(test)
         result[name] = score_probe(probe, stack(latents, rows), *target_table(test.table, rows))
         result[name]["retrieval"] = retrieval(latents.a[:1500], latents.b[:1500])
+        moving = torch.from_numpy(moments_apart(test)[:1500])
+        result[name] |= {"retrieval_apart": retrieval(latents.a[moving], latents.b[moving]), "n_apart": len(moving)}
         encoded[name] = latents
     return result, probe, encoded
 
 
+def moments_apart(clips: Clips, least_m: float = 2.0) -> NDArray[np.int64]:
+    """Rows at which the ego has moved on: one who waits sees nearly the same moment again and again."""
+    kept: list[int] = []
+    xy = clips.table["ego"][:, :2]
+    for row, episode in enumerate(clips.episode):
+        if not kept or clips.episode[kept[-1]] != episode or np.hypot(*(xy[row] - xy[kept[-1]])) >= least_m:
+            kept.append(row)
+    return np.array(kept)
+
+
 @torch.no_grad()
-def imagination(predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
-    """R2 of the lead gap read from predicted latents at 1, 2 and 3 s, beside persistence."""
+def imagination(
+    predictor: LatentPredictor, probe: Probe, clips: Clips, latents: Latents, foresight: Probe
+) -> dict[str, float]:
+    """R2 of the lead gap read from predicted latents at 1, 2 and 3 s, beside persistence.
+
+    `foresight` is a probe that was taught on imagined latents (`eval.foresight`): its R2 are `foresight_*`.
+    """
     starts = clips.starts(8)
     rows = torch.from_numpy(starts) + 1
     window = rows[:, None] + torch.arange(6)
@@ -155,23 +187,27 @@ def imagination(predictor: LatentPredictor, probe: Probe, clips: Clips, latents:
     out = {}
     now = probe(torch.stack([latents.a[rows - 1], latents.a[rows]], dim=1))
     for h in (2, 4, 6):
-        read = probe(torch.stack([imagined[:, h - 2], imagined[:, h - 1]], dim=1))
+        pair = torch.stack([imagined[:, h - 2], imagined[:, h - 1]], dim=1)
+        read, taught = probe(pair), foresight(pair)
         later = starts + 1 + h
         for name in ("lead_gap", "speed", "lateral"):
             column = names.index(name)
             truth = clips.table[name][later].astype(np.float64)
             kept = clips.table["lead_present"][later] > 0.5 if name == "lead_gap" else np.ones(len(later), bool)
             out[f"{name}_r2_{h / 2:g}s"] = r_squared(read[kept, column].double().numpy(), truth[kept])
+            out[f"foresight_{name}_r2_{h / 2:g}s"] = r_squared(taught[kept, column].double().numpy(), truth[kept])
             out[f"{name}_persistence_r2_{h / 2:g}s"] = r_squared(now[kept, column].double().numpy(), truth[kept])
     return out
 
 
 @torch.no_grad()
-def counterfactual(predictor: LatentPredictor | None, probe: Probe, clips: Clips, latents: Latents) -> dict[str, float]:
+def counterfactual(
+    predictor: LatentPredictor | None, probe: Probe, clips: Clips, latents: Latents, foresight: Probe | None = None
+) -> dict[str, float]:
     """Brake against going on from the same state: does the imagined lead gap move the right way, by how much?
 
     `seen_*` is the same reading of the latents that the two futures were really encoded to: what the probe can see
-    (and all there is without a predictor).
+    (and all there is without a predictor). `foresight_*`: imagination read by a probe that was taught on it.
     """
     gaps = clips.table_of_branches("lead_gap")
     rows = torch.from_numpy(clips.branch_start)
@@ -179,15 +215,18 @@ def counterfactual(predictor: LatentPredictor | None, probe: Probe, clips: Clips
     out: dict[str, float] = {}
     speeds = torch.from_numpy(clips.branch_speed[:, 0, 0])
     reads: dict[str, list[list[NDArray[np.float64]]]] = {}
-    now = latents.a[rows][:, None]
+    now = latents.a[rows]
     for side in range(2):
         actions = torch.from_numpy(clips.branch_action[:, side])
         futures = {"seen_": latents.branch[:, side]}
         if predictor is not None:
             futures[""] = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)[0]
+            if foresight is not None:
+                futures["foresight_"] = futures[""]
         for kind, future in futures.items():
-            full = torch.cat([now, future], dim=1)
-            read = [probe(full[:, h : h + 2])[:, column].double().numpy() for h in range(future.shape[1])]
+            reader = foresight if kind == "foresight_" and foresight is not None else probe
+            pairs = pairs_along(now, future)
+            read = [reader(pairs[:, h])[:, column].double().numpy() for h in range(future.shape[1])]
             reads.setdefault(kind, []).append(read)
     for h in (1, 3):
         true = gaps[:, 0, h] - gaps[:, 1, h]
@@ -207,14 +246,20 @@ def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int
     recipe = load_toml(Recipe, run / "config.toml")
     model = WorldModel.load(run / "checkpoints" / "last")
     train, tests = Clips.load(run / "cache"), test_caches(out, drives, workers)
+    beside = displaced_sets(run, out, workers)
     result: dict[str, Any] = {
         "checkpoint": model.digest,
         "test_towns": list(TEST_TOWNS),
         "ticks": len(tests["seen_weather"].episode),
     }
     own, probe, encoded = judge(model.encoder, train, tests, 0)
-    own["imagination"] = {name: imagination(model.predictor, probe, tests[name], encoded[name]) for name in tests}
-    own["counterfactual"] = counterfactual(model.predictor, probe, tests["seen_weather"], encoded["seen_weather"])
+    used_to = fit_on_imagined(model.encoder, model.predictor, train, encoded["seen_weather"], 0)
+    own["imagination"] = {
+        name: imagination(model.predictor, probe, tests[name], encoded[name], used_to) for name in tests
+    }
+    seen = encoded["seen_weather"]
+    own["counterfactual"] = counterfactual(model.predictor, probe, tests["seen_weather"], seen, used_to)
+    own["where"] = judge_where(model.encoder, *beside, 0)
     result["shipped"] = own
     write_json(out / "representation.json", result)
     torch.manual_seed(0)
@@ -227,11 +272,13 @@ def study(run: Path, out: Path, drives: int, supervised_steps: int, workers: int
             batch = read_batch(train, rows, np.arange(len(train.intrinsics)))
             fresh(batch.views[: len(rows)], batch.intrinsics[None], batch.cameras[: len(rows)])
     result["untrained"] = judge(fresh.eval(), train, tests, 0)[0]
+    result["untrained"]["where"] = judge_where(fresh, *beside, 0)
     write_json(out / "representation.json", result)
     if supervised_steps:
         control = supervised(train, recipe, supervised_steps, 0, out / f"supervised-{supervised_steps}.pt")
         judged, probe, encoded = judge(control, train, tests, 0)
         judged["counterfactual"] = counterfactual(None, probe, tests["seen_weather"], encoded["seen_weather"])
+        judged["where"] = judge_where(control, *beside, 0)
         result["supervised"] = judged
         result["supervised"]["steps"] = supervised_steps
         write_json(out / "representation.json", result)

@@ -15,6 +15,7 @@ import torch
 
 from drivesim.datatypes import default_rig
 from drivesim.logs import DriveLog
+from drivesim.logs.truth import readouts
 from drivesim.models import WorldModel, WorldModelConfig
 from drivesim.models.critic import CriticConfig, Transition, TransitionCritic
 from drivesim.models.views import ViewLayout
@@ -23,7 +24,7 @@ from drivesim.recording.branches import stage
 from drivesim.recording.rendering import appearance_of, town_state
 from drivesim.reports.replay import CRITIC_LINE, replay_data
 from drivesim.town.state import KIND_FREE, KIND_VEHICLE, TownState
-from eval import actions, bootstrap, noise, surprise
+from eval import actions, bootstrap, displacements, foresight, noise, surprise
 from eval.bootstrap import over_drives
 from eval.disturbed import DISTURBANCES, DisturbedWorld, Eye
 from eval.figure import Bar, Chart, draw, figure
@@ -35,6 +36,7 @@ from eval.probes import area_under_curve
 from eval.surprise import SCORES, Usual, separation
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips
+from training.dynamics import Latents
 
 RECORDING = RecordConfig(
     towns=("Drivetown",), episodes=2, seconds=8.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=8,
@@ -215,6 +217,36 @@ def test_a_replay_shows_what_the_critic_says_where_there_is_one(run: Path) -> No
     said = np.asarray(judged.surprise[CRITIC_LINE])
     assert np.isnan(said[:2]).all() and ((said[2:] > 0.0) & (said[2:] < 1.0)).all()
     assert any("critic" in note for note in judged.notes)
+
+
+def test_displaced_moments_know_where_the_car_is_and_are_drawn_once(run: Path, tmp_path: Path) -> None:
+    logs = sorted((run / "held" / "logs").glob("*.zarr"))
+    frame = DriveLog(logs[0]).frame(4)
+    before, there = readouts(frame), readouts(displacements.moved(frame, 0.5, 0.1))
+    assert there["lateral"] == pytest.approx(before["lateral"] + 0.5, abs=0.05)
+    assert there["heading"] == pytest.approx(before["heading"] - 0.1, abs=0.03)
+    config = CacheConfig(workers=1, looks=2)
+    first = displacements.displaced(logs, tmp_path / "moments.npy", 8, config)
+    again = displacements.displaced(logs, tmp_path / "moments.npy", 8, config)
+    assert first.views.shape[:2] == (8, 2) and (first.views == again.views).all()
+    assert (first.lateral == again.lateral).all() and first.lateral.std() > 0.3
+    assert all((views[0] != views[1]).any() for views in first.views)
+    model = WorldModel(WorldModelConfig(), default_rig().digest).eval()
+    scores = displacements.judge_where(model.encoder, first, {"same": again}, 0)
+    assert scores["same"]["n"] == 8 and set(scores["same"]) == {"lateral_r2", "heading_r2", "n"}
+
+
+def test_a_probe_used_to_imagination_reads_two_steps_at_a_time(run: Path) -> None:
+    now, imagined = torch.zeros(2, 4, 3), torch.arange(1.0, 4.0)[None, :, None, None].expand(2, 3, 4, 3)
+    pairs = foresight.pairs_along(now, imagined)
+    assert pairs.shape == (2, 3, 2, 4, 3)
+    assert pairs[0, :, :, 0, 0].tolist() == [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]
+    clips, model = Clips.load(run / "cache"), WorldModel.load(run / "random.safetensors")
+    n, d = model.mean.shape
+    none = torch.zeros(0, n, d)
+    like = Latents(none, none, none, model.mean, model.scale)
+    probe = foresight.fit_on_imagined(model.encoder, model.predictor, clips, like, 0, ticks=4)
+    assert torch.isfinite(probe(torch.zeros(5, 2, n, d))).all()
 
 
 def test_separation_leaves_out_what_nobody_saw() -> None:
