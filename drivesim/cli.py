@@ -164,7 +164,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe in training/recipes, or a TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Run folder; a killed training in it goes on.")] = None,
 ) -> None:
-    """Train a world model: record, render, encoder, predictor, heads.
+    """Train a world model: record, render, encoder, incidents, predictor, heads; then its distilled policy and critic.
+
+    All lie in `checkpoints`, where evaluate, replay and the studies look for them. Two hours on two cores.
 
     Example: `drivesim train nano --out runs/nano`
     """

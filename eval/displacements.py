@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.datatypes import EgoState, Frame, RouteAhead, default_rig
+from drivesim.datatypes import Frame, RouteAhead, default_rig
 from drivesim.logs import DriveLog
 from drivesim.logs.truth import readouts
 from drivesim.models.encoder import SlotEncoder
@@ -48,12 +48,10 @@ class Displaced:
 
 def moved(frame: Frame, aside_m: float, turned_rad: float) -> Frame:
     """The frame as the ego would have it further to the left and turned to the left."""
-    ego, c, s = frame.ego, np.cos(turned_rad), np.sin(turned_rad)
-    x, y = ego.x_m - aside_m * np.sin(ego.yaw_rad), ego.y_m + aside_m * np.cos(ego.yaw_rad)
-    there: EgoState = replace(ego, x_m=float(x), y_m=float(y), yaw_rad=ego.yaw_rad + turned_rad)
+    c, s = np.cos(turned_rad), np.sin(turned_rad)
     points = (frame.route.points_m - np.array([0.0, aside_m])) @ np.array([[c, -s], [s, c]])
     route: RouteAhead = replace(frame.route, points_m=points)
-    return replace(frame, ego=there, route=route)
+    return replace(frame, ego=frame.ego.moved(aside_m, turned_rad), route=route)
 
 
 def draw(job: tuple[Path, Path, int, int, CacheConfig, int]) -> list[tuple[float, float]]:

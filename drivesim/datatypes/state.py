@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,11 @@ class EgoState:
     def world_from_ego(self) -> Pose:
         """Pose of the ego frame."""
         return Pose.from_xyz_rpy(self.x_m, self.y_m, self.z_m, self.roll_rad, self.pitch_rad, self.yaw_rad)
+
+    def moved(self, left_m: float, turned_rad: float) -> EgoState:
+        """The same further to the left and turned to the left."""
+        x, y = self.x_m - left_m * math.sin(self.yaw_rad), self.y_m + left_m * math.cos(self.yaw_rad)
+        return replace(self, x_m=float(x), y_m=float(y), yaw_rad=self.yaw_rad + turned_rad)
 
     @property
     def center_xy_m(self) -> tuple[float, float]:
