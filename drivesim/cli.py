@@ -166,7 +166,7 @@ def train(
 ) -> None:
     """Train a world model: record, render, encoder, incidents, predictor, heads; then its distilled policy and critic.
 
-    All lie in `checkpoints`, where evaluate, replay and the studies look for them. Two hours on two cores.
+    All lie in `checkpoints`, where evaluate, replay and the studies look for them.
 
     Example: `drivesim train nano --out runs/nano`
     """

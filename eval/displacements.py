@@ -76,9 +76,9 @@ def draw(job: tuple[Path, Path, int, int, CacheConfig, int]) -> list[tuple[float
 
 
 def displaced(logs: list[Path], file: Path, count: int, config: CacheConfig) -> Displaced:
-    """About `count` moments of the logs, as many of each; read from `file` where an earlier call left them."""
-    told = file.with_suffix(".npz")
-    if not told.exists():
+    """About `count` moments of the logs, as many of each; read from `file` where a call with the same left them."""
+    told, asked = file.with_suffix(".npz"), [f"{count} of seed {config.seed}", *(str(path.resolve()) for path in logs)]
+    if not told.exists() or list(np.load(told, allow_pickle=False)["asked"]) != asked:
         each = max(1, count // len(logs))
         lengths = [min(each, max(0, len(DriveLog(path)) - 1)) for path in logs]
         rows = np.cumsum([0, *lengths])
@@ -93,7 +93,7 @@ def displaced(logs: list[Path], file: Path, count: int, config: CacheConfig) -> 
         row = np.concatenate([first + np.arange(len(found)) for first, found in kept.items()])
         where = np.concatenate([np.array(found).reshape(-1, 2) for found in kept.values()]).astype(np.float32)
         partial = told.with_suffix(".partial.npz")
-        np.savez(partial, row=row, lateral=where[:, 0], heading=where[:, 1])
+        np.savez(partial, asked=asked, row=row, lateral=where[:, 0], heading=where[:, 1])
         partial.replace(told)
     with np.load(told, allow_pickle=False) as data:
         order = np.argsort(data["row"])

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor
-from eval.probes import Probe, fit_probe, target_table
+from eval.probes import Probe, branch_targets, fit_probe, target_table
 from training.clips import Clips
 from training.dynamics import Latents, encode_clips
-from training.labels import READOUT_COLUMNS
 
 STEPS = 6
 
@@ -56,26 +55,13 @@ def fit_on_imagined(
         torch.from_numpy(train.table[name][index]) for name, index in (("action", window), ("speed", rows))
     )
     imagined, _ = predictor.rollout(at(rows - 1), at(rows), actions, speed)
-    pairs, (targets, weights) = [pairs_along(at(rows), imagined).flatten(0, 1)], logged_targets(train, window + 1)
-    for side in range(2):
-        actions = torch.from_numpy(train.branch_action[chosen, side])
-        speed = torch.from_numpy(train.branch_speed[chosen, side, 0])
-        imagined, _ = predictor.rollout(at(left - 1), at(left), actions, speed)
-        pairs.append(pairs_along(at(left), imagined).flatten(0, 1))
-        more, more_weights = branched_targets(train, chosen, side)
-        targets, weights = torch.cat([targets, more]), torch.cat([weights, more_weights])
+    logged = pairs_along(at(rows), imagined).flatten(0, 1)
+    actions = torch.from_numpy(train.branch_action[chosen]).flatten(0, 1)  # both sides of a branch in turn
+    speed = torch.from_numpy(train.branch_speed[chosen, :, 0]).flatten()
+    before, now = (at(np.repeat(index, 2)) for index in (left - 1, left))
+    imagined, _ = predictor.rollout(before, now, actions, speed)
+    targets, weights = target_table(train.table, (window + 1).reshape(-1))
+    more, more_weights = branch_targets(train, chosen, first=0)
+    pairs = torch.cat([logged, pairs_along(now, imagined).flatten(0, 1)])
     with torch.enable_grad():
-        return fit_probe(torch.cat(pairs), targets, weights, seed)
-
-
-def logged_targets(train: Clips, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Targets and weights of rows (any shape), in their order."""
-    return target_table(train.table, rows.reshape(-1))
-
-
-def branched_targets(train: Clips, chosen: NDArray[np.int64], side: int) -> tuple[Tensor, Tensor]:
-    """Targets and weights of one side's futures of branches, step after step."""
-    table = {name: train.table_of_branches(name)[chosen, side].reshape(-1) for name in READOUT_COLUMNS}
-    table["speed"] = train.branch_speed[chosen, side, 1:].reshape(-1)
-    table["curvature"] = table["curvature_ahead"]
-    return target_table(table, np.arange(len(table["speed"])))
+        return fit_probe(pairs, torch.cat([targets, more]), torch.cat([weights, more_weights]), seed)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from drivesim.models import SHIPPED, WorldModel
 from drivesim.runs import code_version
-from eval.probes import DETECTIONS, REGRESSIONS, Probe, fit_probe, probe_net, target_table
-from eval.representation import branch_targets, test_caches
+from eval.probes import DETECTIONS, REGRESSIONS, Probe, branch_targets, fit_probe, probe_net, target_table
+from eval.representation import test_caches
 from training.clips import Clips
 from training.heads import with_past
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from training.clips import Clips
+from training.labels import READOUT_COLUMNS
+
 REGRESSIONS = {"speed": None, "lead_gap": "lead_present", "lateral": None, "heading": None, "curvature": None}
 DETECTIONS = ("red_light", "walker_ahead", "lead_present")
 
@@ -38,6 +41,14 @@ def target_table(table: dict[str, NDArray[np.float32]], rows: NDArray[np.int64])
         values.append(table[name][rows])
         weights.append(np.ones(len(rows), np.float32))
     return torch.from_numpy(np.stack(values, 1)), torch.from_numpy(np.stack(weights, 1))
+
+
+def branch_targets(clips: Clips, chosen: NDArray[np.int64], first: int = 1) -> tuple[Tensor, Tensor]:
+    """Targets and weights of the futures of chosen branches, from step `first` on, counted from 0: (m * 2 * steps, t)."""
+    table = {name: clips.table_of_branches(name)[chosen][:, :, first:].reshape(-1) for name in READOUT_COLUMNS}
+    table["speed"] = clips.branch_speed[chosen][:, :, first + 1 :].reshape(-1)
+    table["curvature"] = table["curvature_ahead"]
+    return target_table(table, np.arange(len(table["speed"])))
 
 
 def probe_net(size: int) -> nn.Sequential:

@@ -28,13 +28,12 @@ from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import write_json
 from eval.displacements import Displaced, displaced, judge_where
 from eval.foresight import fit_on_imagined, pairs_along
-from eval.probes import REGRESSIONS, Probe, fit_probe, r_squared, retrieval, score_probe, target_table
+from eval.probes import REGRESSIONS, Probe, branch_targets, fit_probe, r_squared, retrieval, score_probe, target_table
 from training.batches import choose_views, read_batch
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips, episode_batches
 from training.dynamics import Latents, encode_clips
 from training.heads import with_past
-from training.labels import READOUT_COLUMNS
 from training.objectives import effective_rank
 from training.pretrain import cosine_schedule
 from training.recording import RecordingConfig, ensure_logs
@@ -111,14 +110,6 @@ def stack(latents: Latents, rows: np.ndarray[Any, Any], second: bool = False) ->
     source = latents.b if second else latents.a
     index = torch.from_numpy(rows)
     return torch.stack([source[index - 1], source[index]], dim=1)
-
-
-def branch_targets(clips: Clips, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Targets and weights of the futures of chosen branches, from their second step on: (m * 2 * (h - 1), t)."""
-    table = {name: clips.table_of_branches(name)[chosen][:, :, 1:].reshape(-1) for name in READOUT_COLUMNS}
-    table["speed"] = clips.branch_speed[chosen][:, :, 2:].reshape(-1)
-    table["curvature"] = table["curvature_ahead"]
-    return target_table(table, np.arange(len(table["speed"])))
 
 
 def judge(
@@ -218,13 +209,11 @@ def counterfactual(
     now = latents.a[rows]
     for side in range(2):
         actions = torch.from_numpy(clips.branch_action[:, side])
-        futures = {"seen_": latents.branch[:, side]}
+        futures = {"seen_": (latents.branch[:, side], probe)}
         if predictor is not None:
-            futures[""] = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)[0]
-            if foresight is not None:
-                futures["foresight_"] = futures[""]
-        for kind, future in futures.items():
-            reader = foresight if kind == "foresight_" and foresight is not None else probe
+            imagined = predictor.rollout(latents.a[rows - 1], latents.a[rows], actions, speeds)[0]
+            futures |= {"": (imagined, probe)} | ({} if foresight is None else {"foresight_": (imagined, foresight)})
+        for kind, (future, reader) in futures.items():
             pairs = pairs_along(now, future)
             read = [reader(pairs[:, h])[:, column].double().numpy() for h in range(future.shape[1])]
             reads.setdefault(kind, []).append(read)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.clips import Clips, episode_batches
-from training.disturbances import disturb
 from training.ranks import Ranks
 
 
@@ -28,8 +27,6 @@ class BatchConfig:
     twins: int = 0  # moments a step beside which one thing of the world differs: the hardest negative for what is small
     analogies: int = 0  # pairs of moments a step in which the same thing changes, see `training.analogies`
     analogies_from: int = 0  # the step from which they are read: details are learned faster when the scene is known
-    disturbed: float = 0.0  # share of the pictures that are made worse, see `training.disturbances`
-    disturbed_from: int = 0  # the step from which they are
     keep_side: float = 0.5  # probability that a step sees the cameras to the sides
     keep_rear: float = 0.25
 
@@ -89,12 +86,8 @@ def read_batch(
     clips: Clips, starts: NDArray[np.int64], chosen: NDArray[np.int64],
     branches: NDArray[np.int64] | None = None, steps: int = 1, twins: NDArray[np.int64] | None = None,
     analogies: NDArray[np.int64] | None = None,
-    worsen: Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None = None,
 ) -> Batch:  # fmt: skip
-    """`chosen` views of clips from `starts`, branched states with futures `steps` steps on, twins and analogies.
-
-    `worsen` may change the pictures (k, v, h, w, 3) and the cameras' poses (k, v, 3, 4) in place.
-    """
+    """`chosen` views of clips from `starts`, branched states with futures `steps` steps on, twins and analogies."""
     fixed = np.broadcast_to(clips.cameras_a[chosen], (len(starts), len(chosen), 3, 4))
     pictures = [clips.views_a[starts], clips.views_a[starts + 1], clips.views_b[starts + 1], clips.views_b[starts + 2]]
     cameras = [fixed, fixed, clips.cameras_b[starts + 1][:, chosen], clips.cameras_b[starts + 2][:, chosen]]
@@ -117,13 +110,10 @@ def read_batch(
         pictures += [clips.views_a[first], added[:, 0], clips.views_a[second], added[:, 1]]
         cameras += [np.broadcast_to(clips.cameras_a[chosen], (len(analogies), len(chosen), 3, 4))] * 4
         kinds = torch.from_numpy(kind)
-    seen, poses = np.concatenate([picture[:, chosen] for picture in pictures]), np.concatenate(cameras)
-    if worsen is not None:
-        worsen(seen, poses)
-    views = torch.from_numpy(seen).permute(0, 1, 4, 2, 3)
+    views = torch.from_numpy(np.concatenate([picture[:, chosen] for picture in pictures])).permute(0, 1, 4, 2, 3)
     window = starts[:, None] + np.arange(3)
     return Batch(
-        views, torch.from_numpy(clips.intrinsics[chosen]), torch.from_numpy(poses),
+        views, torch.from_numpy(clips.intrinsics[chosen]), torch.from_numpy(np.concatenate(cameras)),
         torch.from_numpy(clips.table["action"][window]), torch.from_numpy(clips.table["speed"][window]), action, speed,
         count, kinds,
     )  # fmt: skip
@@ -166,10 +156,7 @@ class Draw:
         analogies = None
         if config.analogies and step >= config.analogies_from:
             analogies = rng.choice(self.analogies, min(config.analogies, len(self.analogies)), replace=False)
-        worsen = None
-        if config.disturbed and step >= config.disturbed_from:
-            worsen = partial(disturb, share=config.disturbed, rng=rng)
-        batch = read_batch(clips, rows, visible, pairs, ahead, twins, analogies, worsen)
+        batch = read_batch(clips, rows, visible, pairs, ahead, twins, analogies)
         return batch, torch.from_numpy(groups), time.monotonic() - began
 
     def shared(self, step: int) -> np.random.Generator:

@@ -29,7 +29,7 @@ from drivesim.town.state import (
     POLICY_TRAFFIC,
     POLICY_WALKER,
 )  # fmt: skip
-from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER, is_fallen
+from drivesim.town.walkers import MODE_FALLEN, WALK_MODE, WALK_TIMER, is_fallen, walks
 
 MAX_CONTACTS = 256
 CRASH_STOP_S, FALL_S = 4.0, 5.0
@@ -232,7 +232,7 @@ def _strike(actors: Actors, row: int, jx: float, jy: float, turn: float, inverse
     if actors.kind[row] == KIND_WALKER:
         actors.velocity[row] = 0.0
         actors.speed[row] = 0.0
-        if actors.policy[row] != POLICY_KINEMATIC and math.hypot(jx, jy) * inverse_mass > FALL_MPS:
+        if walks(actors, row) and math.hypot(jx, jy) * inverse_mass > FALL_MPS:
             actors.traffic[row, WALK_MODE], actors.traffic[row, WALK_TIMER] = MODE_FALLEN, FALL_S
             actors.rotation[row, 0] = 0.5 * math.pi  # on the side
 

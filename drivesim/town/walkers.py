@@ -175,6 +175,7 @@ def join_line(actors: Actors, row: int, lane: int, s: float) -> None:
     walker = actors.traffic[row]
     walker[WALK_MODE] = MODE_STROLL if lane >= 0 else MODE_STAND
     walker[WALK_LANE], walker[WALK_S], walker[WALK_TIMER] = lane, s, 0.0
+    actors.rotation[row, 0] = 0.0  # upright, whoever lay
 
 
 @njit(cache=True, error_model="numpy")
@@ -372,16 +373,20 @@ def _step_one(roads: Roads, table: WalkTable, actors: Actors, row: int, live: ND
         _walk_towards(actors, row, actors.xyz[row, 0], actors.xyz[row, 1], actors.xyz[row, 2], 0.0, dt_s)
         walker[WALK_TIMER] -= dt_s
         if mode == MODE_FALLEN and walker[WALK_TIMER] <= 0.0:
-            actors.rotation[row, 0] = 0.0
             join_line(actors, row, int(walker[WALK_LANE]), walker[WALK_S])
+
+
+@njit(cache=True, error_model="numpy")
+def walks(actors: Actors, row: int) -> bool:
+    """Is this somebody on foot who moves by their own legs, the town's or a steered one?"""
+    policy = actors.policy[row]
+    return actors.kind[row] == KIND_WALKER and policy in (POLICY_WALKER, POLICY_EXTERNAL)
 
 
 @njit(cache=True, error_model="numpy")
 def is_fallen(actors: Actors, row: int) -> bool:
     """Is this somebody on foot who was knocked down?"""
-    if actors.kind[row] != KIND_WALKER or actors.traffic[row, WALK_MODE] != MODE_FALLEN:
-        return False
-    return actors.policy[row] == POLICY_WALKER or actors.policy[row] == POLICY_EXTERNAL
+    return walks(actors, row) and actors.traffic[row, WALK_MODE] == MODE_FALLEN
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

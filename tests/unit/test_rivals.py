@@ -24,10 +24,9 @@ from eval.rival_figure import figure, markdown
 from eval.rival_planners import FOLDER, planner_name, run_of
 from eval.rivals import by_rival, names_of, scores, trained
 from eval.speed import busy_scenario, street
-from training.batches import BatchConfig, Draw, read_batch
+from training.batches import read_batch
 from training.cache import build_cache
 from training.clips import Clips
-from training.ranks import Ranks
 from training.recording import ensure_logs
 from training.rivals.bev import CHANNELS, X_M, Y_M, seen_from_above
 from training.rivals.ema_target import MOMENTUM, EMATarget
@@ -126,17 +125,6 @@ def test_pairs_are_read_as_the_shipped_model_reads_them(clips: Clips) -> None:
     drive = read_pictures(clips, starts, chosen, DRIVE)
     assert torch.equal(drive.views[6:9], torch.from_numpy(clips.views_a[starts + 2][:, :2]).permute(0, 1, 4, 2, 3))
     assert drive.action.shape == (3, 4, 2)
-
-
-def test_pictures_are_disturbed_from_their_step_on_and_alike_every_time(clips: Clips) -> None:
-    plain = BatchConfig(episodes=2, clips=2, pairs=0)
-    worse = Draw(clips, replace(plain, disturbed=0.5, disturbed_from=1), 0, Ranks(torch.device("cpu")))
-    before, kept = Draw(clips, plain, 0, worse.ranks), np.array(clips.views_a)
-    assert torch.equal(before(0)[0].views, worse(0)[0].views)
-    told, seen = worse(1)[0], before(1)[0]
-    assert not torch.equal(told.views, seen.views) or not torch.equal(told.cameras, seen.cameras)
-    assert torch.equal(told.views, worse(1)[0].views) and torch.equal(told.cameras, worse(1)[0].cameras)
-    assert (clips.views_a == kept).all()
 
 
 def test_a_part_of_a_cache_is_a_cache(clips: Clips) -> None:
