@@ -44,7 +44,7 @@ def target_table(table: dict[str, NDArray[np.float32]], rows: NDArray[np.int64])
 
 
 def branch_targets(clips: Clips, chosen: NDArray[np.int64], first: int = 1) -> tuple[Tensor, Tensor]:
-    """Targets and weights of the futures of chosen branches, from step `first` on, counted from 0: (m * 2 * steps, t)."""
+    """Targets and weights of the futures of chosen branches, from step `first` on (from 0): (m * 2 * steps, t)."""
     table = {name: clips.table_of_branches(name)[chosen][:, :, first:].reshape(-1) for name in READOUT_COLUMNS}
     table["speed"] = clips.branch_speed[chosen][:, :, first + 1 :].reshape(-1)
     table["curvature"] = table["curvature_ahead"]
