@@ -47,6 +47,7 @@ class CacheConfig:
     risk_steps: int = 6
     twin_share: float = 0.0  # of the ticks get a twin in which one thing of the world is another, see `training.twins`
     analogy_share: float = 0.0  # of the ticks are one side of an analogy, see `training.analogies`
+    stance_share: float = 0.0  # of the ticks are one side of a stance, an analogy in which the ego itself is elsewhere
     jitter_deg: float = 1.0
     jitter_m: float = 0.03
     workers: int = 2

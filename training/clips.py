@@ -44,6 +44,7 @@ class Clips:
             and its twin in another look; twin_start: (T,) row of the moment. None of them where none were made.
         analogy_views: (G, 2, v, 72, 128, 3) of `training.analogies`: two moments of different drives with the same
             change, each in its own episode's look; analogy_start: (G, 3) rows of the moments, and the kind of change.
+        stance_views, stance_start: the same where the ego itself stands elsewhere.
     """
 
     views_a: NDArray[np.uint8]
@@ -62,6 +63,8 @@ class Clips:
     twin_start: NDArray[np.int64] = field(default_factory=_no_rows)
     analogy_views: NDArray[np.uint8] = field(default_factory=_no_pictures)
     analogy_start: NDArray[np.int64] = field(default_factory=_no_rows)
+    stance_views: NDArray[np.uint8] = field(default_factory=_no_pictures)
+    stance_start: NDArray[np.int64] = field(default_factory=_no_rows)
 
     @staticmethod
     def load(path: Path) -> Clips:
@@ -81,6 +84,8 @@ class Clips:
             fixed |= {"twin_start": np.load(path / "twins.npy"), "twin_views": picture("twin_views")}
         if (path / "analogies.npy").exists():
             fixed |= {"analogy_start": np.load(path / "analogies.npy"), "analogy_views": picture("analogy_views")}
+        if (path / "stances.npy").exists():
+            fixed |= {"stance_start": np.load(path / "stances.npy"), "stance_views": picture("stance_views")}
         return Clips(
             views_a=picture("views_a"), views_b=picture("views_b"), branch_views=picture("branch_views"),
             table=columns, **fixed,
@@ -97,13 +102,22 @@ class Clips:
 
     def analogies(self) -> NDArray[np.int64]:
         """Analogies of which both sides are there."""
-        return np.flatnonzero((self.analogy_start[:, :2] >= 0).all(1)) if self.analogy_start.ndim == 2 else _no_rows()
+        return both_there(self.analogy_start)
+
+    def stances(self) -> NDArray[np.int64]:
+        """Stances of which both sides are there."""
+        return both_there(self.stance_start)
 
     def starts(self, length: int) -> NDArray[np.int64]:
         """Rows from which `length` consecutive ticks of one episode can be read."""
         n = len(self.episode)
         first = np.arange(max(0, n - length + 1))
         return np.asarray(first[self.episode[first] == self.episode[first + length - 1]])
+
+
+def both_there(start: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows (G, 3) of analogies that have both moments."""
+    return np.flatnonzero((start[:, :2] >= 0).all(1)) if start.ndim == 2 else _no_rows()
 
 
 def episode_batches(

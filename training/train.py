@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from drivesim.runs import Run, code_version, write_json
 from training.analogies import build_analogies
 from training.cache import CacheConfig, build_cache
 from training.calibrate import calibrate
+from training.changes import ChangesConfig, train_changes
 from training.clips import Clips
 from training.critic import CriticTraining, make_critic
 from training.curves import save_curves
@@ -41,6 +42,7 @@ OBJECTIVE = (
     "contrastive prediction across two renderings, twins of moments told apart, analogies between changes, inverse "
     "dynamics, behaviour, episode-centred SIGReg; no pixels, depth, maps or boxes as targets"
 )
+CHANGES = "; slots of their own for things and for the car's stance, shaped by twins and analogies alone"
 Progress = Callable[[str, float, dict[str, float]], None]
 
 
@@ -56,6 +58,7 @@ class Recipe:
     cache: CacheConfig = field(default_factory=CacheConfig)
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    changes: ChangesConfig = field(default_factory=ChangesConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     staging: StagingConfig = field(default_factory=StagingConfig)
     heads: HeadsConfig = field(default_factory=HeadsConfig)
@@ -106,10 +109,11 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
     ranks.wait()
     clips, run, steps = Clips.load(out / "cache"), Run(out), recipe.pretrain.steps
     encoder = pretrain(
-        clips, recipe.model.encoder, recipe.pretrain, run, recipe.seed,
+        clips, replace(recipe.model.encoder, things=0, stance=0), recipe.pretrain, run, recipe.seed,
         lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics), ranks,
     )  # fmt: skip
     if ranks.first:
+        encoder = with_changes(recipe, encoder, clips, run, on_progress)
         model, calibration = on_frozen_latents(recipe, clips, logs, encoder, run, rig, on_progress, ranks)
         told = card(recipe, clips, logs, calibration, time.monotonic() - began)
         model.save(path, told)
@@ -130,6 +134,14 @@ def record_and_render(recipe: Recipe, out: Path, rig: CameraRig, on_progress: Pr
     build_twins(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("twins", share, {}))
     build_analogies(logs, out / "cache", rig, recipe.cache, lambda share: on_progress("analogies", share, {}))
     return logs
+
+
+def with_changes(recipe: Recipe, encoder: SlotEncoder, clips: Clips, run: Run, on_progress: Progress) -> SlotEncoder:
+    """The encoder of stage one with slots for things and for the stance beside the scene's, where there are to be."""
+    torch.manual_seed(recipe.seed + 3)
+    wider = SlotEncoder(recipe.model.encoder)
+    wider.load_state_dict(encoder.state_dict(), strict=False)
+    return train_changes(wider, clips, recipe.changes, run, recipe.seed, on_progress)
 
 
 def on_frozen_latents(
@@ -188,11 +200,11 @@ def card(
         "data": {
             "towns": towns, "drives": len(logs), "ticks": len(clips.episode), "tick_s": 0.5,
             "branched_states": len(clips.branch_start), "twins": len(clips.twin_start),
-            "analogies": len(clips.analogies()),
+            "analogies": len(clips.analogies()), "stances": len(clips.stances()),
         },
-        "objective": OBJECTIVE,
+        "objective": OBJECTIVE + (CHANGES if recipe.model.encoder.things or recipe.model.encoder.stance else ""),
         "stages": {
-            "pretrain": asdict(recipe.pretrain), "staging": asdict(recipe.staging),
+            "pretrain": asdict(recipe.pretrain), "changes": asdict(recipe.changes), "staging": asdict(recipe.staging),
             "dynamics": asdict(recipe.dynamics), "heads": asdict(recipe.heads),
         },
         "calibration": calibration,

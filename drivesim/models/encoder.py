@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from drivesim.config import ConfigError
+from drivesim.models.attention import Attention
+from drivesim.models.change_slots import ChangeSlots
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX
 
 # Sectors the slots listen to: azimuth (left positive), elevation, width; degrees. Dense ahead, where
@@ -22,20 +25,43 @@ SECTORS_DEG: tuple[tuple[float, float, float], ...] = (
 )  # fmt: skip
 
 
+# How far each glance's picture is moved to the right and down. The stem cuts it into squares of four pixels: half a
+# square further what lay on a seam lies within one, and the mean of both latents has less of that chance in it.
+GLANCES_PX: tuple[tuple[int, int], ...] = ((0, 0), (2, 2))
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes of the encoder."""
+    """Sizes of the encoder.
+
+    Raises:
+        ConfigError: a number of glances that there is not.
+    """
 
     stem: tuple[int, int, int] = (32, 48, 96)
     width: int = 128
     heads: int = 4
     latent_dim: int = 64
     fine_views: int = 2  # the first views, which look far ahead, give tokens of half the size
+    things: int = 0  # slots for what may be there or not (`drivesim.models.change_slots`), behind those of the scene
+    thing_width: int = 96
+    stance: int = 0  # slots for how the car stands in its lane, behind those
+    stance_width: int = 48
+    glances: int = 1  # once trained, the mean latent of this many glances (1 or 2) is what counts, see `GLANCES_PX`
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.glances <= len(GLANCES_PX):
+            raise ConfigError(f"glances is {self.glances}: it is 1 or {len(GLANCES_PX)}")
 
     @property
     def slots(self) -> int:
         """Number of latent tokens."""
-        return len(SECTORS_DEG)
+        return len(SECTORS_DEG) + self.things + self.stance
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """How many slots are the scene's, the things' and the stance's; those that there are."""
+        return tuple(n for n in (self.slots - self.things - self.stance, self.things, self.stance) if n)
 
 
 def sector_directions() -> tuple[Tensor, Tensor]:
@@ -46,27 +72,6 @@ def sector_directions() -> tuple[Tensor, Tensor]:
         [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1
     )
     return directions, table[:, 2]
-
-
-class Attention(nn.Module):
-    """Multi-head attention with an optional additive bias (b, queries, keys), shared by the heads."""
-
-    def __init__(self, width: int, heads: int, memory_width: int | None = None) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key_value, self.out = (
-            nn.Linear(width, width), nn.Linear(memory_width or width, 2 * width), nn.Linear(width, width)
-        )  # fmt: skip
-
-    def forward(self, queries: Tensor, memory: Tensor, bias: Tensor | None = None) -> Tensor:
-        """queries (b, q, d), memory (b, k, m) -> (b, q, d)."""
-        b, q, d = queries.shape
-        heads = self.heads
-        query = self.query(queries).view(b, q, heads, d // heads).transpose(1, 2)
-        key, value = (x.view(b, -1, heads, d // heads).transpose(1, 2) for x in self.key_value(memory).chunk(2, dim=-1))
-        mask = None if bias is None else bias[:, None].to(query.dtype)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return torch.as_tensor(self.out(mixed.transpose(1, 2).reshape(b, q, d)))
 
 
 class SlotEncoder(nn.Module):
@@ -83,7 +88,7 @@ class SlotEncoder(nn.Module):
         self.last, self.last_norm = nn.Conv2d(b, c, 3, padding=1), nn.BatchNorm1d(c)
         width = config.width
         self.ray = nn.Sequential(nn.Linear(3 * 8 + 4, c // 2), nn.ReLU(), nn.Linear(c // 2, c))
-        self.queries = nn.Parameter(torch.randn(config.slots, width) * 0.1)
+        self.queries = nn.Parameter(torch.randn(len(SECTORS_DEG), width) * 0.1)
         self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, config.heads, c)
         self.self_norm, self.self_attention = nn.LayerNorm(width), Attention(width, config.heads)
         self.mlp_norm = nn.LayerNorm(width)
@@ -91,7 +96,9 @@ class SlotEncoder(nn.Module):
         self.project = nn.Linear(width, 2 * width)
         self.project_norm = nn.BatchNorm1d(2 * width)
         self.project_out = nn.Linear(2 * width, config.latent_dim)
-        self.latent_norm = nn.BatchNorm1d(config.slots * config.latent_dim, affine=False)
+        self.latent_norm = nn.BatchNorm1d(len(SECTORS_DEG) * config.latent_dim, affine=False)
+        self.things = ChangeSlots(c, config.things, config.latent_dim, config.thing_width) if config.things else None
+        self.stance = ChangeSlots(c, config.stance, config.latent_dim, config.stance_width) if config.stance else None
         directions, widths = sector_directions()
         self.sector_directions: Tensor
         self.sector_widths: Tensor
@@ -99,6 +106,16 @@ class SlotEncoder(nn.Module):
         self.register_buffer("sector_widths", widths, persistent=False)
 
     def forward(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> Tensor:
+        """`glance`; in evaluation the mean of `config.glances` of them."""
+        if self.training or self.config.glances == 1:
+            return self.glance(views, intrinsics, ego_from_camera)
+        latents = []
+        for right, down in GLANCES_PX[: self.config.glances]:
+            center = intrinsics + intrinsics.new_tensor([0.0, 0.0, right, down])
+            latents.append(self.glance(moved(views, right, down), center, ego_from_camera))
+        return torch.stack(latents).mean(0)
+
+    def glance(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> Tensor:
         """Encode one tick per batch row.
 
         Args:
@@ -108,6 +125,27 @@ class SlotEncoder(nn.Module):
 
         Returns:
             (b, n, d) latent slots, each dimension of zero mean and unit variance over training data.
+        """
+        seen, about, bias = self.places(views, intrinsics, ego_from_camera)
+        tokens = seen + self.ray(about)
+        slots = self.queries.expand(len(views), -1, -1)
+        slots = slots + self.cross(self.cross_norm(slots), tokens, bias)
+        normed = self.self_norm(slots)
+        slots = slots + self.self_attention(normed, normed)
+        slots = slots + self.mlp(self.mlp_norm(slots))
+        hidden = self.project(slots)
+        hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
+        latent = self.project_out(hidden)
+        latent = self.latent_norm(latent.flatten(1).float()).view_as(latent)
+        beside = [slots(seen, about).to(latent.dtype) for slots in (self.things, self.stance) if slots is not None]
+        return torch.cat([latent, *beside], dim=1)
+
+    def places(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is seen where: arguments as of `glance`.
+
+        Returns:
+            tokens (b, t, c), which do not know where they look; what is known of their rays (1 or b, t, 28); the
+            slots' bias for sectors (b, n, t).
         """
         b, v = views.shape[:2]
         if intrinsics.ndim == 2:
@@ -130,22 +168,29 @@ class SlotEncoder(nn.Module):
                 biases.append(self.sector_bias(rays))
         tokens, bias = torch.cat(parts, dim=1), torch.cat(biases, dim=2).expand(b, -1, -1)
         tokens = torch.relu(self.last_norm(tokens.flatten(0, 1))).view_as(tokens)
-        tokens = tokens + self.ray(torch.cat(about, dim=1))
-        slots = self.queries.expand(b, -1, -1)
-        slots = slots + self.cross(self.cross_norm(slots), tokens, bias)
-        normed = self.self_norm(slots)
-        slots = slots + self.self_attention(normed, normed)
-        slots = slots + self.mlp(self.mlp_norm(slots))
-        hidden = self.project(slots)
-        hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
-        latent = self.project_out(hidden)
-        return torch.as_tensor(self.latent_norm(latent.flatten(1).float()).view_as(latent))
+        return tokens, torch.cat(about, dim=1), bias
+
+    def tokens_per_view(self, views: int) -> list[int]:
+        """How many tokens each of so many views gives, in the order in which `places` has them."""
+        rows, columns = VIEW_HEIGHT_PX // 8, VIEW_WIDTH_PX // 8
+        return [
+            rows * columns if view < self.config.fine_views else -(-rows // 2) * -(-columns // 2)
+            for view in range(views)
+        ]
 
     def sector_bias(self, rays: Tensor) -> Tensor:
         """Additive attention bias (b, n, tokens): how far each ray is from each slot's sector."""
         cosine = torch.einsum("btk,nk->bnt", rays, self.sector_directions).clamp(-1.0, 1.0)
         squared_angle = 2.0 * (1.0 - cosine)  # for small angles; saturates behind, as it should
         return -0.5 * squared_angle / self.sector_widths[None, :, None] ** 2
+
+
+def moved(views: Tensor, right_px: int, down_px: int) -> Tensor:
+    """Pictures (..., h, w) moved to the right and down; what comes in at the edges is what was there."""
+    height, width = views.shape[-2:]
+    rows = (torch.arange(height, device=views.device) - down_px).clamp(0, height - 1)
+    columns = (torch.arange(width, device=views.device) - right_px).clamp(0, width - 1)
+    return views[..., rows, :][..., columns]
 
 
 def autocast_kind(views: Tensor) -> str:

@@ -8,7 +8,7 @@ each of which listens to one sector around the car, are what it looks into.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class HeadConfig:
         policy, risk: what these heads are, "towers" or "slots". The clone is of towers, which clone better, and so are
             the read-outs, which have nothing to ask with.
         slots, query_width, query_heads: of a head of slots.
+        groups: slots of each group, in their order. Where there are several, every group has a head of its own and
+            their answers are averaged: one head of all would learn the scene by heart and pass the things over.
     """
 
     latent_size: int = 1024
@@ -50,6 +52,7 @@ class HeadConfig:
     slots: int = 16
     query_width: int = 64
     query_heads: int = 4
+    groups: tuple[int, ...] = ()
 
 
 class TwoTowers(nn.Module):
@@ -111,6 +114,27 @@ class SlotQuery(nn.Module):
         return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
 
 
+class Panel(nn.Module):
+    """A head for each group of slots. In training each row is answered by one of them, drawn; then by their mean."""
+
+    def __init__(self, groups: tuple[int, ...], heads: list[nn.Module]) -> None:
+        super().__init__()
+        self.groups, self.heads = groups, nn.ModuleList(heads)
+
+    def answers(self, latents: Tensor, kinematics: Tensor) -> Tensor:
+        """What each head says, (groups, b, outputs)."""
+        parts = torch.split(latents, self.groups, dim=2)  # type: ignore[no-untyped-call, arg-type]
+        return torch.stack([head(part, kinematics) for head, part in zip(self.heads, parts, strict=True)])
+
+    def forward(self, latents: Tensor, kinematics: Tensor) -> Tensor:
+        """As the heads: latents (b, 2, n, d), kinematics (b, columns) -> (b, outputs)."""
+        answers = self.answers(latents, kinematics)
+        if not self.training or len(answers) == 1:
+            return answers.mean(0)
+        asked = torch.randint(len(answers), (len(latents),), device=latents.device)
+        return answers[asked, torch.arange(len(latents), device=latents.device)]
+
+
 OUTPUTS = {
     "policy": len(ACCELERATION_BINS_MPS2), "clone": len(ACCELERATION_BINS_MPS2), "risk": len(RISKS),
     "read": len(READOUTS),
@@ -121,11 +145,20 @@ def make_head(name: str, config: HeadConfig, vision: bool = True) -> nn.Module:
     """An untrained head, one of OUTPUTS; without vision there are no slots to ask, and it is of towers.
 
     Raises:
-        ValueError: the configuration asks for a kind that there is not.
+        ValueError: the configuration asks for a kind that there is not, or its groups are not the latent's slots.
     """
     kind = {"policy": config.policy, "risk": config.risk}.get(name, "towers")
     if kind not in ("towers", "slots"):
         raise ValueError(f"heads.{name} is {kind!r}: it is one of towers, slots")
+    if config.groups and vision:
+        width = config.latent_size // config.slots
+        if sum(config.groups) != config.slots:
+            raise ValueError(f"heads.groups {config.groups} are not the {config.slots} slots of the latent")
+        parts = []
+        for count in config.groups:
+            hidden = config.hidden if 2 * count >= config.slots else config.hidden // 2  # few slots need no wide head
+            parts.append(replace(config, groups=(), slots=count, latent_size=count * width, hidden=hidden))
+        return Panel(config.groups, [make_head(name, part) for part in parts])
     if kind == "slots" and vision:
         return SlotQuery(config, OUTPUTS[name])
     return TwoTowers(config, OUTPUTS[name], vision=vision)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from drivesim.config import ConfigError
-from drivesim.models.encoder import Attention
+from drivesim.models.attention import Attention
 
 STEP_S = 0.5
 MODES = ("autoregressive", "prefix")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from drivesim.datatypes import EgoState
 from drivesim.town.state import KIND_FREE, TownState
 from drivesim.town.town import Town
 from drivesim.worlds.routes import lane_map
-from training.analogies import ADDED, LAMPS_OFF, LAMPS_ON, SHARES, TO_GREEN, TO_RED, Change
+from training.analogies import ADDED, LAMPS_OFF, LAMPS_ON, MOVED, SHARES, TO_GREEN, TO_RED, Change
 from training.interventions import KINDS, Addition, add, from_ego, intervene, other_walker
 from training.pretrain import PretrainConfig, analogy_contrast, twin_contrast
 
@@ -170,3 +171,17 @@ def test_the_learning_rate_rises_again_where_the_analogies_come_in() -> None:
     assert rates[19] < 0.05 and rates[21] > 0.5 and rates[39] < 0.05 and max(rates[20:]) < max(rates[:20])
     plain = PretrainConfig(steps=20)
     assert rates[:20] == [plain.rate(step) for step in range(20)]
+
+
+def test_a_stance_is_the_same_world_seen_from_elsewhere() -> None:
+    town, ego = a_town()
+    state = town.copy_state()
+    change = Change.stance(0, 7)
+    after = change(town, state, ego)
+    assert change.kind == MOVED and after is not None and changed_rows(state, after) == 0
+    assert Change.stance(0, 7) == change != Change.stance(0, 8)
+    here = EgoState(0, 3.0, 4.0, 0.0, 0.0, 0.0, 1.0, 5.0, 0.0, 0.0)
+    there = change.seen_from(here)
+    left = np.array([there.x_m - 3.0, there.y_m - 4.0]) @ [-math.sin(1.0), math.cos(1.0)]
+    assert left == pytest.approx(change.left_m) and there.yaw_rad == pytest.approx(1.0 + change.turned_rad)
+    assert Change(ADDED, change.addition).seen_from(here) is here

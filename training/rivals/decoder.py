@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from drivesim.models.encoder import Attention, normalize_views, ray_features, token_rays
+from drivesim.models.attention import Attention
+from drivesim.models.encoder import normalize_views, ray_features, token_rays
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX
 from training.batches import Batch
 

@@ -18,11 +18,12 @@ from training.rivals.token_predictor import TokenPredictor
 
 
 def sized(name: str, config: WorldModelConfig) -> WorldModelConfig:
-    """The config with predictor and heads as wide as the rival's latent."""
+    """The config with predictor and heads as wide as the rival's latent; slots that changes shape are no rival's."""
+    config = replace(config, encoder=replace(config.encoder, things=0, stance=0))
     encoder = RIVALS[name].encoder(config.encoder).config
     n, d = encoder.slots, encoder.latent_dim
     predictor = replace(config.predictor, slots=n, latent_dim=d)
-    return replace(config, predictor=predictor, heads=replace(config.heads, latent_size=n * d, slots=n))
+    return replace(config, predictor=predictor, heads=replace(config.heads, latent_size=n * d, slots=n, groups=()))
 
 
 def blank(name: str, config: WorldModelConfig, rig_digest: str) -> WorldModel:
