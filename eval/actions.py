@@ -187,7 +187,7 @@ def certificate(model: WorldModel, clips: Clips, drives: int, states: int, seed:
 
 def judge(model: WorldModel, train: Clips, test: Clips, options: Any) -> dict[str, Any]:
     """One checkpoint's figures."""
-    keep = options.out / f"probe-{model.digest}-{options.probe_rows}-{options.seed}.pt"
+    keep = options.out / f"probes-{model.digest}-{options.probe_rows}-{options.seed}.pt"
     probe = study_probe(model, train, options.probe_rows, options.seed, keep)
     triples = triples_of(model, test, options.drives, options.states)
     futures = {"imagined": imagined(model.predictor, triples), "encoded": triples.encoded}

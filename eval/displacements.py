@@ -39,11 +39,13 @@ class Displaced:
     Attributes:
         views: (k, 2, v, h, w, 3) uint8, on disk.
         lateral: (k,) m left of the route; heading: (k,) sine of the route's direction in the ego frame.
+        drive: (k,) number of the drive.
     """
 
     views: NDArray[np.uint8]
     lateral: NDArray[np.float32]
     heading: NDArray[np.float32]
+    drive: NDArray[np.int64]
 
 
 def moved(frame: Frame, aside_m: float, turned_rad: float) -> Frame:
@@ -77,7 +79,10 @@ def draw(job: tuple[Path, Path, int, int, CacheConfig, int]) -> list[tuple[float
 
 def displaced(logs: list[Path], file: Path, count: int, config: CacheConfig) -> Displaced:
     """About `count` moments of the logs, as many of each; read from `file` where a call with the same left them."""
-    told, asked = file.with_suffix(".npz"), [f"{count} of seed {config.seed}", *(str(path.resolve()) for path in logs)]
+    told, asked = (
+        file.with_suffix(".npz"),
+        [f"{count} of seed {config.seed}, with their drives", *(str(path.resolve()) for path in logs)],
+    )
     if not told.exists() or list(np.load(told, allow_pickle=False)["asked"]) != asked:
         each = max(1, count // len(logs))
         lengths = [min(each, max(0, len(DriveLog(path)) - 1)) for path in logs]
@@ -91,16 +96,17 @@ def displaced(logs: list[Path], file: Path, count: int, config: CacheConfig) -> 
             for job, found in zip(jobs, pool.map(draw, jobs), strict=True):
                 kept[job[2]] = found
         row = np.concatenate([first + np.arange(len(found)) for first, found in kept.items()])
+        drive = np.searchsorted(rows, row, side="right") - 1
         where = np.concatenate([np.array(found).reshape(-1, 2) for found in kept.values()]).astype(np.float32)
         partial = told.with_suffix(".partial.npz")
-        np.savez(partial, asked=asked, row=row, lateral=where[:, 0], heading=where[:, 1])
+        np.savez(partial, asked=asked, row=row, drive=drive, lateral=where[:, 0], heading=where[:, 1])
         partial.replace(told)
     with np.load(told, allow_pickle=False) as data:
         order = np.argsort(data["row"])
         views = np.load(file, mmap_mode="r")
         if len(order) != len(views):
             views = views[data["row"][order]]
-        return Displaced(views, data["lateral"][order], data["heading"][order])
+        return Displaced(views, data["lateral"][order], data["heading"][order], data["drive"][order])
 
 
 @torch.no_grad()
@@ -125,7 +131,9 @@ def judge_where(encoder: SlotEncoder, train: Displaced, tests: dict[str, Displac
     """R2 of lateral offset and heading by a probe fitted on displaced moments of the training drives."""
     own = encoded(encoder, train)
     mean, scale = own.mean((0, 1)), own.std((0, 1)).clamp(min=1e-3)
-    probe = fit_probe((own - mean) / scale, *targets(train), seed)
+    probe = fit_probe(
+        (own - mean) / scale, *targets(train), seed, groups=encoder.config.groups, drives=train.drive
+    )  # fmt: skip
     scores: dict[str, Any] = {}
     for name, test in tests.items():
         found: Any = score_probe(probe, (encoded(encoder, test) - mean) / scale, *targets(test))

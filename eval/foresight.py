@@ -64,4 +64,8 @@ def fit_on_imagined(
     more, more_weights = branch_targets(train, chosen, first=0)
     pairs = torch.cat([logged, pairs_along(now, imagined).flatten(0, 1)])
     with torch.enable_grad():
-        return fit_probe(pairs, torch.cat([targets, more]), torch.cat([weights, more_weights]), seed)
+        drives = [np.repeat(train.episode[rows], STEPS), np.repeat(train.episode[left], len(more) // len(left))]
+        return fit_probe(
+            pairs, torch.cat([targets, more]), torch.cat([weights, more_weights]), seed, groups=encoder.config.groups,
+            drives=np.concatenate(drives),
+        )  # fmt: skip

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from drivesim.models import SHIPPED, WorldModel
 from drivesim.runs import code_version
-from eval.probes import DETECTIONS, REGRESSIONS, Probe, branch_targets, fit_probe, probe_net, target_table
+from eval.probes import (
+    DETECTIONS,
+    REGRESSIONS,
+    Probe,
+    branch_targets,
+    drives_of,
+    fit_probe,
+    probe_net,
+    target_table,
+)
 from eval.representation import test_caches
 from training.clips import Clips
 from training.heads import with_past
@@ -68,9 +77,9 @@ def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Pat
     """
     if keep.exists():
         kept = torch.load(keep, weights_only=True)
-        net = probe_net(2 * model.mean.numel())
+        net = probe_net(model.config.encoder.groups, model.mean.shape[-1])
         net.load_state_dict(kept["net"])
-        return Probe(net.eval(), kept["mean"], kept["scale"])
+        return Probe(net.eval(), kept["mean"], kept["scale"], kept["shares"])
     rng = np.random.default_rng(seed)
     ticks = np.sort(rng.permutation(with_past(train))[:rows])
     branches = np.sort(rng.permutation(train.branched())[: rows // 6])
@@ -86,10 +95,11 @@ def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Pat
     targets, weights = target_table(train.table, ticks)
     more, more_weights = branch_targets(train, branches)
     probe = fit_probe(
-        torch.cat(pairs), torch.cat([targets, targets, more]), torch.cat([weights, weights, more_weights]), seed
-    )
+        torch.cat(pairs), torch.cat([targets, targets, more]), torch.cat([weights, weights, more_weights]), seed,
+        groups=model.config.encoder.groups, drives=drives_of(train, ticks, branches),
+    )  # fmt: skip
     keep.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"net": probe.net.state_dict(), "mean": probe.mean, "scale": probe.scale}, keep)
+    torch.save({"net": probe.net.state_dict(), "mean": probe.mean, "scale": probe.scale, "shares": probe.shares}, keep)
     return probe
 
 

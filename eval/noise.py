@@ -237,7 +237,7 @@ def study(options: Any) -> dict[str, Any]:
     seen = sights(models, held, options.drives, options.states, options.seed, options.out / "latents")
     result = provenance("noise", options) | {"goal": GOAL, "models": {}}
     for label, model in models.items():
-        keep = options.out / f"probe-{model.digest}-{options.probe_rows}-{options.seed}.pt"
+        keep = options.out / f"probes-{model.digest}-{options.probe_rows}-{options.seed}.pt"
         probe = study_probe(model, train, options.probe_rows, options.seed, keep)
         judged = judge(model, probe, held.seen, seen[label], options.draws)
         result["models"][label] = judged | {"moments": len(seen[label].row)}

@@ -28,7 +28,17 @@ from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import write_json
 from eval.displacements import Displaced, displaced, judge_where
 from eval.foresight import fit_on_imagined, pairs_along
-from eval.probes import REGRESSIONS, Probe, branch_targets, fit_probe, r_squared, retrieval, score_probe, target_table
+from eval.probes import (
+    REGRESSIONS,
+    Probe,
+    branch_targets,
+    drives_of,
+    fit_probe,
+    r_squared,
+    retrieval,
+    score_probe,
+    target_table,
+)
 from training.batches import choose_views, read_batch
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips, episode_batches
@@ -56,9 +66,9 @@ def test_caches(folder: Path, drives: int, workers: int) -> dict[str, Clips]:
 
 
 def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int, keep: Path | None = None) -> SlotEncoder:
-    """The ceiling: the same encoder taught the probes' own targets; read from `keep` where an earlier call left it."""
+    """The ceiling: the encoder without slots for changes, taught the probes' own targets; read from `keep` if there."""
     torch.manual_seed(seed)
-    encoder = SlotEncoder(recipe.model.encoder)
+    encoder = SlotEncoder(replace(recipe.model.encoder, things=0, stance=0))
     if keep is not None and keep.exists():
         encoder.load_state_dict(torch.load(keep, weights_only=True))
         return encoder.eval()
@@ -96,7 +106,7 @@ def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int, keep: Path |
 def displaced_sets(run: Path, out: Path, workers: int) -> tuple[Displaced, dict[str, Displaced]]:
     """Moments seen from beside the lane's centre: of the run's own drives, and of the held-out ones, both weathers."""
     train = displaced(
-        sorted((run / "logs").glob("*.zarr")), out / "displaced_train.npy", 1000, CacheConfig(workers=workers)
+        sorted((run / "logs").glob("*.zarr")), out / "displaced_train.npy", 3000, CacheConfig(workers=workers)
     )
     tests = {}
     for name, unseen in (("seen_weather", False), ("unseen_weather", True)):
@@ -134,6 +144,7 @@ def judge(
     probe = fit_probe(
         torch.cat([stack(own, local), stack(own, local, True), futures]),
         torch.cat([targets, targets, more]), torch.cat([weights, weights, more_weights]), seed,
+        groups=encoder.config.groups, drives=drives_of(train, keep, chosen),
     )  # fmt: skip
     result: dict[str, Any] = {"effective_rank": effective_rank(own.a.flatten(1)[:2000])}
     encoded = {}

@@ -32,7 +32,7 @@ from eval.frozen import encode, study_parser
 from eval.impossible import from_ego, in_front, teleported, through_wall, vanished
 from eval.moments import KINDS
 from eval.nuisances import boards_along, leaves, miscalibrated, rain_streaks, sensor_noise
-from eval.probes import area_under_curve
+from eval.probes import DETECTIONS, REGRESSIONS, area_under_curve, fit_probe, r_squared
 from eval.surprise import SCORES, Usual, separation
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips
@@ -333,3 +333,20 @@ def test_the_study_of_noise_judges_rivals_on_the_same_pictures(run: Path, tmp_pa
     assert shipped["clean"]["retrieval"]["value"] == 1.0
     assert ViewLayout.of(default_rig()).intrinsics.shape[0] == Clips.load(run / "cache").views_a.shape[1]
     assert (tmp_path / "noise.html").stat().st_size > 2000
+
+
+def test_a_probe_hears_the_slots_that_know_and_needs_to_know_the_drives() -> None:
+    rng = torch.Generator().manual_seed(0)
+    pairs = torch.randn(400, 2, 5, 8, generator=rng)
+    count = len(REGRESSIONS) + len(DETECTIONS)
+    targets = torch.zeros(400, count)
+    targets[:, 0] = 3.0 + 2.0 * pairs[:, 1, 4, 0]  # the last slot alone says it
+    targets[:, 1] = 5.0 * pairs[:, 0, 0, 1]  # and the first one this
+    drives = np.repeat(np.arange(20), 20)
+    probe = fit_probe(pairs, targets, torch.ones(400, count), 0, steps=300, groups=(4, 1), drives=drives)
+    assert probe.shares.sum(0) == pytest.approx(np.ones(count), abs=1e-6)
+    assert probe.shares[1, 0] > 0.8 and probe.shares[0, 1] > 0.8
+    read = probe(pairs)
+    assert r_squared(read[:, 0].double().numpy(), targets[:, 0].double().numpy()) > 0.7
+    with pytest.raises(ValueError, match="drives"):
+        fit_probe(pairs, targets, torch.ones(400, count), 0, steps=1, groups=(4, 1))
