@@ -34,7 +34,7 @@ def test_training_leaves_a_checkpoint_with_a_card(trained: Path) -> None:
     assert read_card(path)["data"]["towns"] == ["Drivetown"]
     WorldModel.load(path)
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == {"pretrain", "dynamics", "heads"}
+    assert {line["stage"] for line in lines} == {"pretrain", "things", "stance", "dynamics", "heads"}
 
 
 def test_training_leaves_the_checkpoints_companions(trained: Path) -> None:
