@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from drivesim.config import ConfigError
 from drivesim.models.attention import Attention
-from drivesim.models.change_slots import ChangeSlots
+from drivesim.models.change_slots import RAY_FEATURES, ChangeSlots
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX
 
 # Sectors the slots listen to: azimuth (left positive), elevation, width; degrees. Dense ahead, where
@@ -87,7 +87,7 @@ class SlotEncoder(nn.Module):
         )  # fmt: skip
         self.last, self.last_norm = nn.Conv2d(b, c, 3, padding=1), nn.BatchNorm1d(c)
         width = config.width
-        self.ray = nn.Sequential(nn.Linear(3 * 8 + 4, c // 2), nn.ReLU(), nn.Linear(c // 2, c))
+        self.ray = nn.Sequential(nn.Linear(RAY_FEATURES, c // 2), nn.ReLU(), nn.Linear(c // 2, c))
         self.queries = nn.Parameter(torch.randn(len(SECTORS_DEG), width) * 0.1)
         self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, config.heads, c)
         self.self_norm, self.self_attention = nn.LayerNorm(width), Attention(width, config.heads)
@@ -137,7 +137,7 @@ class SlotEncoder(nn.Module):
         hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
         latent = self.project_out(hidden)
         latent = self.latent_norm(latent.flatten(1).float()).view_as(latent)
-        beside = [slots(seen, about).to(latent.dtype) for slots in (self.things, self.stance) if slots is not None]
+        beside = [part(seen, about).to(latent.dtype) for part in (self.things, self.stance) if part is not None]
         return torch.cat([latent, *beside], dim=1)
 
     def places(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> tuple[Tensor, Tensor, Tensor]:
