@@ -122,6 +122,12 @@ def record(
     episodes: Annotated[int, typer.Option(min=1, help="How many drives.")] = 8,
     seconds: Annotated[float, typer.Option(min=1.0, help="Longest drive.")] = 30.0,
     risky: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of risky drives.")] = 1.0 / 3.0,
+    planner: Annotated[
+        str, typer.Option(help="Who drives instead: a planner's name or package.module:Class; see `evaluate`.")
+    ] = "",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of a learned planner; else those shipped.")
+    ] = None,
     images: Annotated[
         bool, typer.Option(help="With camera images, or states alone (they can be rendered later).")
     ] = True,
@@ -129,12 +135,13 @@ def record(
     seed: Annotated[int, typer.Option()] = 0,
     config: Annotated[Path | None, typer.Option(help="A TOML file with every setting, instead of the options.")] = None,
 ) -> None:
-    """Record the expert and risky drivers into logs (zarr).
+    """Record the expert and risky drivers, or a planner of your own, into logs (zarr).
 
     Example: `drivesim record --town Town02 --episodes 4 --out logs/town02`
     """
     from rich.console import Console
 
+    from drivesim.build import make_planner
     from drivesim.config import load_toml
     from drivesim.recording import RecordConfig
     from drivesim.recording import record as record_drives
@@ -144,9 +151,11 @@ def record(
     else:
         settings = RecordConfig(
             towns=tuple(town or ("Town02",)), episodes=episodes, seconds=seconds, risky_fraction=risky, images=images,
-            workers=workers, seed=seed,
+            workers=workers, seed=seed, planner=planner, checkpoint=str(checkpoint or ""),
         )  # fmt: skip
     settings.validate()
+    if settings.planner:
+        require_planners([settings.planner], Path(settings.checkpoint) if settings.checkpoint else None)
     console = Console()
 
     def tell(done: int, total: int, drive: Any) -> None:
@@ -155,7 +164,7 @@ def record(
             highlight=False,
         )
 
-    paths = record_drives(settings, out, tell)
+    paths = record_drives(settings, out, tell, make_planner)
     console.print(f"{len(paths)} drives in {out}", highlight=False)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from training.labels import READOUT_COLUMNS
 
-STAGED = 3.0  # the mode of a moment that nobody drove (`training.staging`): nobody is cloned from it
+STAGED = 4.0  # the mode of a moment that nobody drove (`training.staging`): nobody is cloned from it
 
 
 def _no_pictures() -> NDArray[np.uint8]:

@@ -1,10 +1,17 @@
-"""The drives that a recipe needs: recorded once, by seed, as states alone."""
+"""The drives that a recipe needs: recorded once, by seed, as states alone.
+
+Beside the expert's and risky drivers' there may be practice: a planner, usually the one that ships, drives through the
+same kinds of events and gets itself into what no other driver does, such as creeping towards somebody on foot. The
+expert says at every tick what would have been right (DAgger: Ross et al. 2011).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+PRACTICE_SEED = 1000  # other routes and events than the drivers' of the same recipe
 
 
 @dataclass(frozen=True)
@@ -17,10 +24,13 @@ class RecordingConfig:
     risky: float = 0.35
     walker_events: float = 0.6  # share of drives in which somebody steps out: rare things must be seen often
     workers: int = 2
+    practice: int = 0  # drives by `planner`, in the same towns
+    planner: str = "latent"
 
 
 def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Callable[[float], None]) -> list[Path]:
     """Record the drives that are not there yet; returns all logs, in order."""
+    from drivesim.build import make_planner
     from drivesim.recording import RecordConfig, record
 
     wanted = RecordConfig(
@@ -34,4 +44,11 @@ def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Call
         seed=seed,
         workers=config.workers,
     )
-    return record(wanted, out, lambda done, total, _: on_progress(done / max(1, total)))
+    total = config.drives + config.practice
+    logs = record(wanted, out, lambda done, _, __: on_progress(done / total))
+    if config.practice:
+        own = replace(wanted, episodes=config.practice, planner=config.planner, seed=seed + PRACTICE_SEED)
+        logs += record(
+            own, out / "practice", lambda done, _, __: on_progress((config.drives + done) / total), make_planner
+        )
+    return logs

@@ -28,8 +28,8 @@ from drivesim.geometry import Pose
 
 FORMAT = "drivesim-log"
 SCHEMA_VERSION = 1
-MODES = ("expert", "risky", "noise")  # `mode` column: who drove
-MODE_EXPERT, MODE_RISKY, MODE_NOISE = range(3)
+MODES = ("expert", "risky", "noise", "planner")  # `mode` column: who drove
+MODE_EXPERT, MODE_RISKY, MODE_NOISE, MODE_PLANNER = range(4)
 CONTACT_KINDS = ("vehicle", "walker", "static")
 EGO_FIELDS = (
     "x_m", "y_m", "z_m", "roll_rad", "pitch_rad", "yaw_rad", "speed_mps", "acceleration_mps2", "yaw_rate_radps",

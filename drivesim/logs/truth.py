@@ -5,16 +5,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.datatypes import ACTOR_WALKER, LIGHT_RED, LIGHT_YELLOW, ActorStates, EgoState, Frame, LightStates
+from drivesim.datatypes import (
+    ACTOR_VEHICLE,
+    ACTOR_WALKER,
+    LIGHT_RED,
+    LIGHT_YELLOW,
+    ActorStates,
+    EgoState,
+    Frame,
+    LightStates,
+)
 from drivesim.geometry import Polyline
 
 Array = NDArray[np.float64]
 
 LANE_HALF_WIDTH_M = 1.6
 VISIBLE_M = 40.0
+AROUND_M = 25.0  # of the ego's centre: the nearest vehicle within it is the `other_*` of the read-outs
 READOUT_COLUMNS = (
     "lead_gap", "lead_speed", "lead_present", "red_light", "red_distance", "walker_ahead", "lateral", "heading",
-    "curvature_ahead",
+    "curvature_ahead", "other_ahead", "other_left", "other_present",
 )  # fmt: skip
 
 
@@ -33,6 +43,15 @@ def stop_lines_to_ego(ego: EgoState, lights: LightStates) -> Array:
     return np.column_stack([xy, lights.stop_pose[:, 3] - ego.yaw_rad])
 
 
+def nearest_vehicle(places_m: Array) -> dict[str, float]:
+    """Where the nearest vehicle is, of places (n, 2) ahead of and left of the ego's centre; nothing beyond AROUND_M."""
+    apart = np.hypot(places_m[:, 0], places_m[:, 1])
+    if not len(apart) or apart.min() > AROUND_M:
+        return {}
+    ahead, left = (float(m) for m in places_m[int(apart.argmin())])
+    return {"other_ahead": ahead, "other_left": left, "other_present": 1.0}
+
+
 def readouts(frame: Frame) -> dict[str, float]:
     """What a probe should find in the latent of this frame; distances in metres, masked values as 1e3."""
     ego, route = frame.ego, frame.route
@@ -43,8 +62,10 @@ def readouts(frame: Frame) -> dict[str, float]:
         "lead_gap": 1e3, "lead_speed": 0.0, "lead_present": 0.0, "red_light": 0.0, "red_distance": 1e3,
         "walker_ahead": 0.0, "lateral": lateral, "heading": float(np.sin(line.at(s0)[2])),
         "curvature_ahead": float(line.curvature(s0 + 14.0, 4.0)),
+        "other_ahead": 0.0, "other_left": 0.0, "other_present": 0.0,
     }  # fmt: skip
     poses, velocities = to_ego(ego, frame.actors)
+    out |= nearest_vehicle(poses[frame.actors.kinds == ACTOR_VEHICLE, :2] - [ego.rear_axle_to_center_m, 0.0])
     for i in range(len(poses)):
         x, y = poses[i, 0], poses[i, 1]
         if x < -2.0 or x > 60.0 or abs(y) > 30.0:

@@ -27,6 +27,9 @@ class RecordConfig:
         walker_event_fraction: drives in which somebody steps out in front of the ego.
         brake_event_fraction: drives in which the lead brakes hard.
         red_light_fraction: drives that start before a red light.
+        planner: who drives instead of the expert and the risky drivers: a planner's name, or `package.module:Class`;
+            it sees the rig's pictures four times a second, as in an evaluation.
+        checkpoint: weights of a learned planner, "" for the shipped ones.
     """
 
     towns: tuple[str, ...] = ("Drivetown",)
@@ -47,6 +50,8 @@ class RecordConfig:
     red_light_fraction: float = 0.25
     route_m: float = 450.0
     dt_s: float = 0.05
+    planner: str = ""
+    checkpoint: str = ""
 
     @property
     def steps_per_tick(self) -> int:

@@ -1,14 +1,22 @@
-"""Who drives for the logs: the safe expert, the expert with a shaky hand, and risky drivers of many kinds."""
+"""Who drives for the logs: the safe expert, the expert with a shaky hand, risky drivers of many kinds, or a planner.
+
+A planner's own drives hold what it gets itself into, which no other driver's do; the expert's label at each of their
+ticks says what would have been right there (DAgger: Ross et al. 2011).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drivesim.control.tracker import DEFAULT_TRACKER, TrajectoryTracker, control_for_action
-from drivesim.datatypes import Control, EgoState, Frame, Plan
+from drivesim.datatypes import CameraRig, Control, EgoState, Frame, Plan, Scenario
+from drivesim.drive import Driver
+from drivesim.interfaces import Planner
 from drivesim.logs import MODE_NOISE, MODE_RISKY
 from drivesim.planning.expert import ExpertConfig, ExpertPlanner
 
@@ -115,3 +123,24 @@ class LogDriver:
         curvature = math.tan(control.steer * vehicle.max_wheel_angle_rad) / (2.0 * ego.rear_axle_to_center_m)
         curvature += float(self._wander[1]) / max(v, 5.0) ** 2
         return control_for_action(wanted + float(self._wander[0]), curvature, ego)
+
+
+class PlannerDriver:
+    """A planner at the wheel, as in an evaluation: it sees the rig's pictures whenever its next plan is due."""
+
+    def __init__(self, planner: Planner, rig: CameraRig, render: Callable[[], NDArray[np.uint8]]) -> None:
+        self._driver, self._render = Driver(planner, TrajectoryTracker(), rig), render
+        self._next_us = -1
+
+    def reset(self, scenario: Scenario, seed: int) -> None:
+        """Forget the last drive."""
+        self._driver.reset(scenario, seed)
+        self._next_us = -1
+
+    def control(self, frame: Frame, _dt_s: float) -> Control:
+        """The control of the coming step."""
+        if frame.time_us < self._next_us:
+            return self._driver.act(replace(frame, images=None))
+        self._next_us = frame.time_us + PLAN_PERIOD_US
+        seen = self._render() if self._driver.planner.needs_images else None
+        return self._driver.act(replace(frame, images=seen))

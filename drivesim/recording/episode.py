@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.datatypes import CameraRig, Contact, Control, Frame
+from drivesim.datatypes import CameraRig, Contact, Control, Frame, default_rig
 from drivesim.geometry.bicycle import actions_from_motion
+from drivesim.interfaces import Planner
 from drivesim.logs import LogHeader, LogWriter
 from drivesim.planning.expert import ExpertPlanner, expert_action
 from drivesim.recording.config import RecordConfig
-from drivesim.recording.drivers import LogDriver, draw_style
+from drivesim.recording.drivers import LogDriver, PlannerDriver, draw_style
 from drivesim.recording.events import Events
 from drivesim.recording.plans import DrivePlan
 from drivesim.worlds.town_world import TownWorld
@@ -96,7 +97,17 @@ class _Pictures:
 
     def added(self, frame: Frame) -> Frame:
         """The frame with its pictures."""
-        return frame if self._rig is None else replace(frame, images=self._world.render(self._rig, self._look))
+        return frame if self._rig is None else replace(frame, images=self.taken())
+
+    def taken(self) -> NDArray[np.uint8]:
+        """(v, h, w, 3) of this tick.
+
+        Raises:
+            ValueError: there is no rig.
+        """
+        if self._rig is None:
+            raise ValueError("no rig to take pictures with")
+        return self._world.render(self._rig, self._look)
 
 
 def realised_action(frame: Frame, following: Frame) -> NDArray[np.float64]:
@@ -108,20 +119,26 @@ def realised_action(frame: Frame, following: Frame) -> NDArray[np.float64]:
 
 
 def record_drive(
-    world: TownWorld, plan: DrivePlan, path: Path, config: RecordConfig, rig: CameraRig | None
-) -> DriveSummary:
-    """Drive a plan and write its log to `path`, replacing what is there."""
+    world: TownWorld, plan: DrivePlan, path: Path, config: RecordConfig, rig: CameraRig | None,
+    planner: Planner | None = None,
+) -> DriveSummary:  # fmt: skip
+    """Drive a plan and write its log to `path`, replacing what is there; a planner drives where there is one."""
     began = time.perf_counter()
     rng = np.random.default_rng([plan.seed, 21])
     frame = world.reset(plan.scenario, plan.seed)
     events = Events(plan, world.route, world.town, world.ego_row, rng)
     events.start(frame)
-    driver = LogDriver(draw_style(plan.mode, rng), rng)
+    driver: LogDriver | PlannerDriver
+    if planner is None:
+        driver = LogDriver(draw_style(plan.mode, rng), rng)
+        driven_by: dict[str, Any] = {"style": asdict(driver.style)}
+    else:
+        driver, driven_by = at_the_wheel(world, plan, planner, rig), {"planner": planner.name}
     frame = world.step(driver.control(frame, config.dt_s))  # the first frame that has the events' actors
     header = LogHeader(
         town=plan.scenario.town, seed=plan.seed, dt_s=config.dt_s, period_s=config.period_s, scenario=plan.scenario,
         rig=rig, images=config.images, ego_row=world.ego_row, appearance_seed=plan.appearance_seed,
-        extra={"style": asdict(driver.style), "plan": {"red_light": plan.red_light, "lead": plan.lead}},
+        extra=driven_by | {"plan": {"red_light": plan.red_light, "lead": plan.lead}},
     )  # fmt: skip
     expected = int(config.seconds / config.period_s) + 2
     block = 16 if config.images else min(expected, 64)
@@ -138,9 +155,19 @@ def record_drive(
     return summary
 
 
+def at_the_wheel(world: TownWorld, plan: DrivePlan, planner: Planner, rig: CameraRig | None) -> PlannerDriver:
+    """A planner that drives the plan, seeing what the log's pictures would show."""
+    eyes, enter = rig or default_rig(), getattr(planner, "enter", None)
+    if enter is not None:  # it tries its futures out in the world itself
+        enter(world)
+    driver = PlannerDriver(planner, eyes, _Pictures(world, eyes, plan.appearance_seed).taken)
+    driver.reset(plan.scenario, plan.seed)
+    return driver
+
+
 def _drive(
-    world: TownWorld, driver: LogDriver, events: Events, journal: _Journal, frame: Frame, config: RecordConfig,
-    pictures: _Pictures,
+    world: TownWorld, driver: LogDriver | PlannerDriver, events: Events, journal: _Journal, frame: Frame,
+    config: RecordConfig, pictures: _Pictures,
 ) -> tuple[str, str, float]:  # fmt: skip
     """Step until time is up, the goal is reached, or a second after the first collision."""
     collided, driven_m = "", 0.0

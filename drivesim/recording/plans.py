@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drivesim.datatypes import Scenario, Waypoint, WeatherSpec
-from drivesim.logs import MODE_EXPERT, MODE_NOISE, MODE_RISKY
+from drivesim.logs import MODE_EXPERT, MODE_NOISE, MODE_PLANNER, MODE_RISKY
 from drivesim.recording.config import RecordConfig
 from drivesim.town.queries import LaneMap
 from drivesim.town.roads import LANE_DRIVING
@@ -58,7 +58,9 @@ def plan_drive(config: RecordConfig, index: int, lanes: LaneMap) -> DrivePlan:
     waypoints, light = random_route(lanes, rng, config.route_m, at_light)
     limit_mps = lanes.at(*lanes.nearest(waypoints[0].x_m, -waypoints[0].y_m)[:2]).speed_limit_mps
     share = float(rng.random())
-    if share < config.risky_fraction:
+    if config.planner:
+        mode = MODE_PLANNER
+    elif share < config.risky_fraction:
         mode = MODE_RISKY
     else:
         mode = MODE_NOISE if share < config.risky_fraction + config.noise_fraction else MODE_EXPERT

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drivesim.build import make_planner
 from drivesim.config import ConfigError
-from drivesim.logs import MODE_RISKY, DriveLog
+from drivesim.logs import MODE_PLANNER, MODE_RISKY, DriveLog
 from drivesim.recording import RecordConfig, log_statistics, open_logs, record
 from drivesim.recording.drivers import draw_style
 from drivesim.recording.plans import plan_drive
@@ -105,3 +106,18 @@ def test_statistics_count(recording: Path) -> None:
     assert counted.drives == 2 and counted.ticks == sum(len(log) for log in open_logs(recording))
     assert 0.0 <= counted.lead_within_40m <= 1.0 and counted.mean_speed_mps > 0.0
     assert "mean_speed_mps" in str(counted)
+
+
+@pytest.mark.parametrize("name", ["constant-velocity", "latent"])
+def test_a_planner_can_drive_for_a_log(tmp_path: Path, name: str) -> None:
+    config = replace(CONFIG, episodes=1, seconds=2.0, planner=name)
+    log = DriveLog(record(config, tmp_path, make_planner=make_planner)[0])
+    assert log.complete and len(log) == 5 and (log.column("mode") == MODE_PLANNER).all()
+    assert log.column("present")[:, 3].all()  # what the expert would have done stands beside it
+    assert log.attrs["extra"]["planner"] == name
+
+
+def test_a_planner_that_cannot_be_made_is_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to make it with"):
+        record(replace(CONFIG, planner="latent"), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
