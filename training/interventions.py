@@ -35,7 +35,7 @@ LIGHT_REACH_M, LIGHT_BESIDE_M, ALIGNED = 45.0, 6.0, 0.7
 SHIFT_M = (1.5, 8.0)
 CARS = tuple(row for row in TRAFFIC_MODELS if MODELS[row].wheels == 4)
 ADDED_WALKERS = 0.65  # of what is added, the rest are cars
-ADDED_WALKER_M, ADDED_CAR_M = (5.0, 34.0), (7.0, 42.0)  # ahead
+ADDED_WALKER_M, ADDED_CAR_M = (4.0, 32.0), (7.0, 42.0)  # ahead
 ADDED_ASIDE_M = 7.0
 
 
