@@ -27,6 +27,7 @@ from drivesim.town.state import TownState
 from drivesim.worlds.town_world import picture
 from eval.probes import DETECTIONS, REGRESSIONS, fit_probe, score_probe, target_table
 from training.cache import CacheConfig, look_of
+from training.labels import READOUT_COLUMNS
 
 ASIDE_M, TURNED_RAD = 1.2, np.radians(10.0)  # as far as either goes, evenly
 WHERE = ("lateral", "heading")
@@ -123,7 +124,7 @@ def encoded(encoder: SlotEncoder, moments: Displaced, batch: int = 32) -> Tensor
 def targets(moments: Displaced) -> tuple[Tensor, Tensor]:
     """The probes' targets and weights, of where in the lane alone."""
     nothing = np.zeros(len(moments.lateral), np.float32)
-    table = dict.fromkeys((*REGRESSIONS, *DETECTIONS), nothing)
+    table = dict.fromkeys((*REGRESSIONS, *DETECTIONS, *READOUT_COLUMNS), nothing)
     return target_table(table | {"lateral": moments.lateral, "heading": moments.heading}, np.arange(len(nothing)))
 
 

@@ -16,7 +16,11 @@ from drivesim.models.heads import Panel
 from training.clips import Clips
 from training.labels import READOUT_COLUMNS
 
-REGRESSIONS = {"speed": None, "lead_gap": "lead_present", "lateral": None, "heading": None, "curvature": None}
+REGRESSIONS = {
+    "speed": None, "lead_gap": "lead_present", "lateral": None, "heading": None, "curvature": None,
+    "other_ahead": "other_present", "other_left": "other_present",
+}  # fmt: skip
+PLACE = ("other_ahead", "other_left")  # where the nearest vehicle is, in any direction
 DETECTIONS = ("red_light", "walker_ahead", "lead_present")
 
 
@@ -187,9 +191,22 @@ def score_probe(probe: Probe, pairs: Tensor, targets: Tensor, weights: Tensor) -
     for column, name in enumerate(REGRESSIONS):
         rows = kept[:, column]
         scores[f"{name}_r2"] = r_squared(out[rows, column], truth[rows, column]) if rows.sum() > 20 else None
+    scores["other_place_r"] = place_correlation(out, truth, kept)
     for column, name in enumerate(DETECTIONS, start=len(REGRESSIONS)):
         scores[f"{name}_auc"] = area_under_curve(out[:, column], truth[:, column])
     return scores
+
+
+def place_correlation(read: NDArray[np.float64], truth: NDArray[np.float64], kept: NDArray[np.bool_]) -> float | None:
+    """Mean Pearson correlation of where the nearest vehicle is, ahead and to the left; (b, t) each, kept as masks."""
+    found = []
+    for name in PLACE:
+        column = list(REGRESSIONS).index(name)
+        rows = kept[:, column]
+        if rows.sum() <= 20:
+            return None
+        found.append(float(np.corrcoef(read[rows, column], truth[rows, column])[0, 1]))
+    return float(np.mean(found))
 
 
 def retrieval(a: Tensor, b: Tensor) -> float:
