@@ -1,4 +1,8 @@
-"""Stage one: the encoder, by contrastive prediction across two renderings of the same drive."""
+"""Stage one: the encoder, by contrastive prediction across two renderings of the same drive.
+
+Where the encoder has slots for things, twins and analogies shape them here already, and through them the tokens that
+all slots look at: what changes alone ask for must be seen by the stem first.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,9 @@ class PretrainConfig(BatchConfig):
     branch_weight: float = 0.5
     twin_weight: float = 0.5
     analogy_weight: float = 0.5
+    thing_weight: float = 1.0  # of twins and analogies asked of the slots for things, where there are some
     analogy_rate: float = 0.6  # of the learning rate, once analogies come in: more would undo what is known by then
+    settle: int = 0  # steps in which a given encoder is left as it is, while what its objective needs learns to read it
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
 
@@ -52,21 +58,21 @@ class Pretrainer(nn.Module):
 
     def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
-        size = encoder.slots * encoder.latent_dim
+        self.scene = encoder.groups[0]
+        size = self.scene * encoder.latent_dim
         self.encoder = SlotEncoder(encoder)
-        self.predictor = LatentPredictor(
-            PredictorConfig(encoder.slots, encoder.latent_dim, width=96, layers=1, members=1)
-        )
+        self.predictor = LatentPredictor(PredictorConfig(self.scene, encoder.latent_dim, width=96, layers=1, members=1))
         self.inverse = InverseDynamics(size)
         self.behavior = InverseDynamics(size)
 
     def loss(
-        self, batch: Batch, groups: Tensor, config: PretrainConfig, generator: torch.Generator
+        self, batch: Batch, groups: Tensor, config: PretrainConfig, generator: torch.Generator, frozen: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """All terms of a batch -> loss, the terms without gradient, latents (2 b, n, d)."""
-        with torch.autocast(autocast_kind(batch.views), torch.bfloat16, enabled=config.half):
-            latents = self.encoder(batch.views, batch.intrinsics[None], batch.cameras)
-        b = len(groups)
+        """All terms of a batch -> loss, the terms without gradient, latents (2 b, n, d); a frozen encoder gets none."""
+        half = torch.autocast(autocast_kind(batch.views), torch.bfloat16, enabled=config.half)
+        with half, torch.set_grad_enabled(not frozen):
+            whole = self.encoder(batch.views, batch.intrinsics[None], batch.cameras)
+        latents, b = whole[:, : self.scene], len(groups)
         clips, branched, twins, analogies = batch.parts(latents)
         a0, a1, b1, b2 = clips.view(4, b, *latents.shape[1:])
         action, speed = batch.action, batch.speed
@@ -91,12 +97,27 @@ class Pretrainer(nn.Module):
         if batch.analogies is not None:
             added, standing, alike = analogy_contrast(analogies, batch.analogies)
             total = total + config.analogy_weight * (added + 0.5 * standing)
-        terms = {
+        things = self.of_things(batch, whole[:, self.scene :].float())
+        if things:
+            total = total + config.thing_weight * torch.stack(list(things.values())).sum()
+        terms = things | {
             "loss": total, "ahead": ahead, "across": across, "found": found, "same": same, "caused": caused,
             "chosen": chosen, "changed": changed, "told": told, "added": added, "standing": standing, "alike": alike,
             "spread": gaussian, "inverse": inverse, "behavior": behavior,
         }  # fmt: skip
         return total, {name: value.detach() for name, value in terms.items()}, torch.cat([a1, b2]).detach()
+
+    def of_things(self, batch: Batch, slots: Tensor) -> dict[str, Tensor]:
+        """What twins and analogies ask of the slots for things (rows, k, d) of a batch; nothing without such slots."""
+        if not slots.shape[1]:
+            return {}
+        _, _, twins, analogies = batch.parts(slots)
+        losses = {}
+        if batch.twins:
+            losses["thing_changed"], _ = twin_contrast(twins)
+        if batch.analogies is not None:
+            losses["thing_added"], losses["thing_standing"], _ = analogy_contrast(analogies, batch.analogies)
+        return losses
 
     def branch_contrast(self, latents: Tensor, actions: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
         """What each of two actions led to, told from what the other one did to the same state.
@@ -186,8 +207,12 @@ def cosine_schedule(step: int, steps: int, warmup: float) -> float:
 def pretrain(
     clips: Clips, encoder: EncoderConfig, config: PretrainConfig, run: Run, seed: int,
     on_step: Callable[[int, dict[str, float]], None] | None = None, ranks: Ranks | None = None,
+    start: SlotEncoder | None = None,
 ) -> SlotEncoder:  # fmt: skip
     """Train the encoder; resumes from `run.checkpoints/pretrain.pt`'s step when it is there.
+
+    Args:
+        start: an encoder of the same sizes to go on from, instead of a random one; it may be without slots for things.
 
     With several ranks each reads `config.episodes` episodes of its own; the encoder comes back on the CPU.
 
@@ -196,7 +221,10 @@ def pretrain(
     """
     ranks = ranks or Ranks(torch.device("cpu"))
     torch.manual_seed(seed)
-    model = Pretrainer(encoder).to(ranks.device)
+    model = Pretrainer(encoder)
+    if start is not None:  # slots for things it may lack: they start from nothing
+        model.encoder.load_state_dict(start.state_dict(), strict=False)
+    model = model.to(ranks.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
     )
@@ -209,7 +237,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * config.rate(step)
         began = time.monotonic()
-        loss, terms, latents = model.loss(batch.to(ranks.device), groups, config, generator)
+        loss, terms, latents = model.loss(batch.to(ranks.device), groups, config, generator, step < config.settle)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         ranks.average(list(model.parameters()))

@@ -18,9 +18,9 @@ import torch
 from drivesim.config import load_toml
 from drivesim.datatypes import CameraRig, default_rig
 from drivesim.logs import DriveLog
-from drivesim.models import WorldModel, WorldModelConfig
+from drivesim.models import SHIPPED, WorldModel, WorldModelConfig
 from drivesim.models.critic import critic_path
-from drivesim.models.encoder import SlotEncoder
+from drivesim.models.encoder import EncoderConfig, SlotEncoder
 from drivesim.runs import Run, code_version, write_json
 from training.analogies import build_analogies
 from training.cache import CacheConfig, build_cache
@@ -52,7 +52,9 @@ class Recipe:
 
     name: str
     seed: int = 0
+    start: str = ""  # weights whose encoder stage one goes on from: a name in drivesim/weights, or a file; else none
     threads: int = 2
+    things_from_the_start: bool = False  # slots for things learn in stage one, too, and shape the tokens they look at
     device: str = "auto"  # of stage one and of encoding: a GPU where there is one
     recording: RecordingConfig = field(default_factory=RecordingConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -96,9 +98,10 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
 
     Raises:
         CollapseError: stage one went wrong; the message says what to change.
-        ValueError: the recipe asks for a device that is not there.
+        ValueError: the recipe asks for a device that is not there, or starts from an encoder of other sizes.
+        drivesim.models.CheckpointError: the weights it starts from cannot be read.
     """
-    ranks, rig = join(recipe.device), rig or default_rig()
+    ranks, rig, start = join(recipe.device), rig or default_rig(), encoder_to_start_from(recipe)
     path = out / "checkpoints" / f"{recipe.name}.safetensors"
     keep_buffers()
     torch.set_num_threads(recipe.threads)
@@ -109,8 +112,8 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
     ranks.wait()
     clips, run, steps = Clips.load(out / "cache"), Run(out), recipe.pretrain.steps
     encoder = pretrain(
-        clips, replace(recipe.model.encoder, things=0, stance=0), recipe.pretrain, run, recipe.seed,
-        lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics), ranks,
+        clips, in_stage_one(recipe.model.encoder, recipe.things_from_the_start), recipe.pretrain, run, recipe.seed,
+        lambda step, metrics: on_progress("encoder", (step + 1) / steps, metrics), ranks, start,
     )  # fmt: skip
     if ranks.first:
         encoder = with_changes(recipe, encoder, clips, run, on_progress)
@@ -125,6 +128,30 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
         teach_companions(recipe, path, run, on_progress)
     ranks.wait()
     return path
+
+
+def in_stage_one(config: EncoderConfig, together: bool) -> EncoderConfig:
+    """What stage one trains: the scene's slots and, where the two learn together, those for things; one glance."""
+    return replace(config, things=config.things if together else 0, stance=0, glances=1)
+
+
+def encoder_to_start_from(recipe: Recipe) -> SlotEncoder | None:
+    """The encoder that the recipe starts from, if any.
+
+    Raises:
+        ValueError: it has other sizes than the recipe's.
+        drivesim.models.CheckpointError: no such weights.
+    """
+    if not recipe.start:
+        return None
+    named = SHIPPED.with_name(f"{recipe.start}.safetensors")
+    path = named if named.exists() else Path(recipe.start)
+    found, wanted = WorldModel.load(path).encoder, SlotEncoder(in_stage_one(recipe.model.encoder, False))
+    shapes = [{key: tuple(value.shape) for key, value in each.state_dict().items()} for each in (found, wanted)]
+    if any(shapes[0].get(key) != shape for key, shape in shapes[1].items()):
+        raise ValueError(f"start: the encoder in {path} has other sizes than the recipe's [model.encoder]")
+    wanted.load_state_dict({key: value for key, value in found.state_dict().items() if key in shapes[1]})
+    return wanted
 
 
 def record_and_render(recipe: Recipe, out: Path, rig: CameraRig, on_progress: Progress) -> list[Path]:

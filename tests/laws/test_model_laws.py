@@ -11,8 +11,8 @@ import torch
 
 from drivesim.config import ConfigError
 from drivesim.datatypes import Camera, CameraRig, CameraSpec, EgoState, RouteAhead, default_rig
-from drivesim.models import CheckpointError, WorldModel, WorldModelConfig, read_card
-from drivesim.models.encoder import token_rays
+from drivesim.models import SHIPPED, CheckpointError, WorldModel, WorldModelConfig, read_card
+from drivesim.models.encoder import EncoderConfig, token_rays
 from drivesim.models.heads import ACCELERATION_BINS_MPS2, acceleration_quantile, expected_acceleration
 from drivesim.models.predictor import LatentPredictor, PredictorConfig, prefix_features, speeds_along
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout, resize_area
@@ -22,6 +22,7 @@ from training.calibrate import expected_calibration_error
 from training.dynamics import bootstrap, rollout_loss
 from training.heads import soft_bins
 from training.objectives import CollapseError, contrast, effective_rank, require_healthy, spread
+from training.train import Recipe, encoder_to_start_from
 
 
 @pytest.fixture(scope="module")
@@ -352,3 +353,16 @@ def test_the_planner_stops_before_a_wall_and_goes_where_there_is_none(wall_m: fl
     plan.trajectory.validate()
     end = float(plan.trajectory.poses[-1, 0])
     assert (end > 15.0) if goes else (end < 8.0)
+
+
+def test_a_recipe_starts_from_weights_that_ship_or_says_why_not() -> None:
+    started, shipped = encoder_to_start_from(Recipe("x", start=SHIPPED.stem)), WorldModel.load(SHIPPED).encoder
+    assert started is not None and encoder_to_start_from(Recipe("x")) is None
+    assert started.config.things == 0 and started.config.glances == 1
+    theirs = shipped.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in started.state_dict().items())
+    with pytest.raises(CheckpointError):
+        encoder_to_start_from(Recipe("x", start="nano-v999"))
+    wider = WorldModelConfig(encoder=EncoderConfig(width=64))
+    with pytest.raises(ValueError, match="other sizes"):
+        encoder_to_start_from(Recipe("x", start=SHIPPED.stem, model=wider))

@@ -78,7 +78,8 @@ def test_a_gpu_that_is_not_there_is_an_error_with_advice() -> None:
         join("cuda")
 
 
-def test_stage_one_runs_on_another_device_than_the_cpu() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_stage_one_runs_on_another_device_than_the_cpu(frozen: bool) -> None:
     """On "meta" tensors hold nothing, but an operation that mixes devices fails as it would on a GPU."""
     meta, layout, b, m, t = torch.device("meta"), ViewLayout.of(default_rig()), 4, 2, 2
     n, v = 4 * (b + m + t), len(layout.views)
@@ -89,6 +90,8 @@ def test_stage_one_runs_on_another_device_than_the_cpu() -> None:
     )  # fmt: skip
     model = Pretrainer(EncoderConfig()).to(meta)
     groups = torch.arange(2).repeat_interleave(2)
-    loss, _, _ = model.loss(batch.to(meta), groups, PretrainConfig(half=False), torch.Generator().manual_seed(0))
+    dice = torch.Generator().manual_seed(0)
+    loss, _, _ = model.loss(batch.to(meta), groups, PretrainConfig(half=False), dice, frozen)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.encoder.parameters())
+    assert all((p.grad is None) == frozen for p in model.encoder.parameters())
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.predictor.parameters())
