@@ -125,9 +125,7 @@ def record(
     planner: Annotated[
         str, typer.Option(help="Who drives instead: a planner's name or package.module:Class; see `evaluate`.")
     ] = "",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of a learned planner; else those shipped.")
-    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights of a learned planner; else those shipped.")] = None,
     images: Annotated[
         bool, typer.Option(help="With camera images, or states alone (they can be rendered later).")
     ] = True,
@@ -177,7 +175,7 @@ def train(
 
     All lie in `checkpoints`, where evaluate, replay and the studies look for them.
 
-    Example: `drivesim train nano --out runs/nano`
+    Example: `drivesim train nano-v7 --out runs/nano`
     """
     checkout = Path(drivesim.__file__).parent.parent
     recipes = checkout / "training" / "recipes"

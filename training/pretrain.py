@@ -71,8 +71,9 @@ class Pretrainer(nn.Module):
         """All terms of a batch -> loss, the terms without gradient, latents (2 b, n, d); a frozen encoder gets none."""
         half = torch.autocast(autocast_kind(batch.views), torch.bfloat16, enabled=config.half)
         with half, torch.set_grad_enabled(not frozen):
-            whole = self.encoder(batch.views, batch.intrinsics[None], batch.cameras)
-        latents, b = whole[:, : self.scene], len(groups)
+            seen, about, bias = self.encoder.places(batch.views, batch.intrinsics[None], batch.cameras)
+            latents, b = self.encoder.scene(seen, about, bias), len(groups)
+            slots = self.thing_slots(batch, seen, about)
         clips, branched, twins, analogies = batch.parts(latents)
         a0, a1, b1, b2 = clips.view(4, b, *latents.shape[1:])
         action, speed = batch.action, batch.speed
@@ -97,7 +98,7 @@ class Pretrainer(nn.Module):
         if batch.analogies is not None:
             added, standing, alike = analogy_contrast(analogies, batch.analogies)
             total = total + config.analogy_weight * (added + 0.5 * standing)
-        things = self.of_things(batch, whole[:, self.scene :].float())
+        things = of_things(batch, slots)
         if things:
             total = total + config.thing_weight * torch.stack(list(things.values())).sum()
         terms = things | {
@@ -107,17 +108,13 @@ class Pretrainer(nn.Module):
         }  # fmt: skip
         return total, {name: value.detach() for name, value in terms.items()}, torch.cat([a1, b2]).detach()
 
-    def of_things(self, batch: Batch, slots: Tensor) -> dict[str, Tensor]:
-        """What twins and analogies ask of the slots for things (rows, k, d) of a batch; nothing without such slots."""
-        if not slots.shape[1]:
-            return {}
-        _, _, twins, analogies = batch.parts(slots)
-        losses = {}
-        if batch.twins:
-            losses["thing_changed"], _ = twin_contrast(twins)
-        if batch.analogies is not None:
-            losses["thing_added"], losses["thing_standing"], _ = analogy_contrast(analogies, batch.analogies)
-        return losses
+    def thing_slots(self, batch: Batch, seen: Tensor, about: Tensor) -> Tensor | None:
+        """Slots for things of the twins and analogies of a batch; None without such slots, or without any of them."""
+        count = 4 * (batch.twins + (0 if batch.analogies is None else len(batch.analogies)))
+        if self.encoder.things is None or not count:
+            return None
+        slots = self.encoder.things(seen[-count:], about if len(about) == 1 else about[-count:])
+        return torch.as_tensor(slots.float())
 
     def branch_contrast(self, latents: Tensor, actions: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
         """What each of two actions led to, told from what the other one did to the same state.
@@ -141,6 +138,19 @@ class Pretrainer(nn.Module):
         own = nn.functional.cosine_similarity(current.flatten(1), target.flatten(1))
         other = nn.functional.cosine_similarity(current.flatten(1), target.roll(m, 0).flatten(1))
         return loss, (own > other).float().mean()
+
+
+def of_things(batch: Batch, slots: Tensor | None) -> dict[str, Tensor]:
+    """What a batch's twins and analogies ask of their slots for things."""
+    losses: dict[str, Tensor] = {}
+    if slots is None:
+        return losses
+    if batch.twins:
+        losses["thing_changed"], _ = twin_contrast(slots[: 4 * batch.twins])
+    if batch.analogies is not None:
+        added, standing, _ = analogy_contrast(slots[4 * batch.twins :], batch.analogies)
+        losses |= {"thing_added": added, "thing_standing": standing}
+    return losses
 
 
 def twin_contrast(latents: Tensor, temperature: float = 0.1) -> tuple[Tensor, Tensor]:

@@ -223,9 +223,11 @@ def card(
     """What a checkpoint says of itself."""
     towns = sorted({str(DriveLog(path).attrs["town"]) for path in logs})
     return {
-        "name": recipe.name, "seed": recipe.seed, "commit": code_version(), "trained_s_this_call": round(seconds),
+        "name": recipe.name, "seed": recipe.seed, "started_from": recipe.start, "commit": code_version(),
+        "trained_s_this_call": round(seconds),
         "data": {
-            "towns": towns, "drives": len(logs), "ticks": len(clips.episode), "tick_s": 0.5,
+            "towns": towns, "drives": len(logs), "by_a_planner": recipe.recording.practice,
+            "ticks": len(clips.episode), "tick_s": 0.5,
             "branched_states": len(clips.branch_start), "twins": len(clips.twin_start),
             "analogies": len(clips.analogies()), "stances": len(clips.stances()),
         },
@@ -235,5 +237,5 @@ def card(
             "dynamics": asdict(recipe.dynamics), "heads": asdict(recipe.heads),
         },
         "calibration": calibration,
-        "command": "drivesim train nano",
+        "command": f"drivesim train {recipe.name}",
     }  # fmt: skip

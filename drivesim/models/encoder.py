@@ -127,8 +127,14 @@ class SlotEncoder(nn.Module):
             (b, n, d) latent slots, each dimension of zero mean and unit variance over training data.
         """
         seen, about, bias = self.places(views, intrinsics, ego_from_camera)
+        latent = self.scene(seen, about, bias)
+        beside = [part(seen, about).to(latent.dtype) for part in (self.things, self.stance) if part is not None]
+        return torch.cat([latent, *beside], dim=1)
+
+    def scene(self, seen: Tensor, about: Tensor, bias: Tensor) -> Tensor:
+        """The scene's slots (b, n, d), from what `places` returns."""
         tokens = seen + self.ray(about)
-        slots = self.queries.expand(len(views), -1, -1)
+        slots = self.queries.expand(len(seen), -1, -1)
         slots = slots + self.cross(self.cross_norm(slots), tokens, bias)
         normed = self.self_norm(slots)
         slots = slots + self.self_attention(normed, normed)
@@ -136,9 +142,7 @@ class SlotEncoder(nn.Module):
         hidden = self.project(slots)
         hidden = torch.relu(self.project_norm(hidden.flatten(0, 1)).view_as(hidden))
         latent = self.project_out(hidden)
-        latent = self.latent_norm(latent.flatten(1).float()).view_as(latent)
-        beside = [part(seen, about).to(latent.dtype) for part in (self.things, self.stance) if part is not None]
-        return torch.cat([latent, *beside], dim=1)
+        return torch.as_tensor(self.latent_norm(latent.flatten(1).float()).view_as(latent))
 
     def places(self, views: Tensor, intrinsics: Tensor, ego_from_camera: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What is seen where: arguments as of `glance`.

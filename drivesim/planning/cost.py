@@ -50,6 +50,7 @@ class LatentPlannerConfig:
     fallback_disagreement: float = 1.2
     fallback_surprise: float = 0.0  # 0: a surprise is told, but never acted on
     history_s: float = 0.5
+    memory: float = 0.0  # share of what was imagined for now in what is believed now; the rest is what is seen
 
 
 def cost_terms(

@@ -75,6 +75,7 @@ class LatentPlanner:
         self.last: Array | None = None
         self.lost_s = 0.0
         self.judged_us: int | None = None
+        self.surprised: float | None = None
 
     def reset(self, scenario: Scenario, rig: CameraRig, seed: int) -> None:
         """Forget the last episode."""
@@ -83,7 +84,7 @@ class LatentPlanner:
         self.expected.clear()
         self.last = None
         self.lost_s = 0.0
-        self.judged_us = None
+        self.judged_us, self.surprised = None, None
 
     def eagerness(self, ego: EgoState) -> float:
         """Factor on progress: one while driving, growing with the time lost at a crawl; call it once a plan.
@@ -105,11 +106,27 @@ class LatentPlanner:
         """
         if observation.images is None or self.rig is None:
             raise ValueError("the latent planner needs images at every plan: set camera_period_s to the plan period")
-        state = self.model.encode(observation.images, self.rig, observation.ego)
+        seen = self.model.encode(observation.images, self.rig, observation.ego)
+        self.surprised = self.surprise(seen.time_us, seen.tokens)
+        state = replace(seen, tokens=self.believed(seen.time_us, seen.tokens))
         self.history.append(state)
         then_us = state.time_us - round(self.config.history_s * 1e6)
         previous = min(self.history, key=lambda past: abs(past.time_us - then_us))
         return previous.tokens, state.tokens
+
+    def believed(self, time_us: int, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is seen, mixed with what was imagined for now: what nobody could foresee counts less."""
+        expected = self.imagined_for(time_us)
+        if expected is None or self.config.memory == 0.0:
+            return seen
+        return np.asarray((1.0 - self.config.memory) * seen + self.config.memory * expected, np.float32)
+
+    def imagined_for(self, time_us: int) -> NDArray[np.float32] | None:
+        """The latent (n, d) that was imagined for now, one step ago; None where nothing was."""
+        if not self.expected:
+            return None
+        meant_us, tokens = min(self.expected, key=lambda past: abs(past[0] - time_us))
+        return tokens if abs(meant_us - time_us) <= SURPRISE_WITHIN_US else None
 
     def surprise(self, time_us: int, seen: NDArray[np.float32]) -> float | None:
         """How far what is seen lies from what was imagined for now, one step ago.
@@ -117,19 +134,15 @@ class LatentPlanner:
         Root mean squared difference in standard deviations of the latent; None where nothing was imagined.
         What was imagined followed the plan of then, and plans change: some surprise is ordinary.
         """
-        if not self.expected:
-            return None
-        meant_us, tokens = min(self.expected, key=lambda past: abs(past[0] - time_us))
-        if abs(meant_us - time_us) > SURPRISE_WITHIN_US:
-            return None
-        return float(np.sqrt(np.mean((tokens - seen) ** 2)))
+        tokens = self.imagined_for(time_us)
+        return None if tokens is None else float(np.sqrt(np.mean((tokens - seen) ** 2)))
 
     def plan(self, observation: Observation, truth: Frame | None, rng: np.random.Generator) -> Plan:
         """Encode, propose, imagine, score, refine."""
         began = time.perf_counter()
         previous, current = self.observe(observation)
         encoded = time.perf_counter()
-        surprise = self.surprise(observation.time_us, current)
+        surprise = self.surprised
         problem = self.problem(observation, np.stack([previous, current]))
         found = search(problem, self.proposals(problem.policy), rng)
         told = {"encode_ms": (encoded - began) * 1e3, "search_ms": (time.perf_counter() - encoded) * 1e3}

@@ -17,8 +17,10 @@ from drivesim.models.heads import HeadConfig, Panel, make_head
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.runs import Run
 from training.analogies import MOVED
+from training.batches import Batch
 from training.changes import ChangesConfig, tokens_of_changes, train_changes
 from training.clips import Clips
+from training.pretrain import PretrainConfig, Pretrainer
 
 LAYOUT = ViewLayout.of(default_rig())
 SMALL = EncoderConfig(stem=(8, 8, 16), width=16, latent_dim=8, thing_width=16, stance_width=16)
@@ -209,3 +211,30 @@ def test_tokens_of_changes_are_the_encoders_own_and_need_something_to_learn_from
         tokens_of_changes("things", changed_clips(analogies=0), encoder, config, lambda _: None)
     with pytest.raises(ValueError, match="stance_share"):
         tokens_of_changes("stance", clips, encoder, config, lambda _: None)
+
+
+@pytest.mark.parametrize("things", [0, 2])
+def test_slots_for_things_learn_in_stage_one_and_shape_the_tokens(things: int) -> None:
+    torch.manual_seed(0)
+    model, b, m, t, g = Pretrainer(replace(SMALL, things=things)), 4, 2, 2, 3
+    n = 4 * (b + m + t + g)
+    batch = Batch(
+        torch.from_numpy(pictures(n)).permute(0, 1, 4, 2, 3), torch.from_numpy(LAYOUT.intrinsics),
+        torch.from_numpy(LAYOUT.ego_from_camera).expand(n, -1, -1, -1), torch.zeros(b, 3, 2), torch.zeros(b, 3),
+        torch.zeros(2, m, 2, 2), torch.zeros(m), t, torch.zeros(g, dtype=torch.long),
+    )  # fmt: skip
+    groups, dice = torch.arange(2).repeat_interleave(2), torch.Generator().manual_seed(0)
+    _, terms, latents = model.loss(batch, groups, PretrainConfig(), dice)
+    asked = {name for name in terms if name.startswith("thing_")}
+    assert latents.shape == (
+        2 * b,
+        16,
+        8,
+    )  # moments are told apart by the scene's slots alone
+    assert asked == ({"thing_changed", "thing_added", "thing_standing"} if things else set())
+    if things and model.encoder.things is not None:
+        told = model.thing_slots(batch, *model.encoder.places(batch.views, batch.intrinsics[None], batch.cameras)[:2])
+        assert told is not None and told.shape == (4 * (t + g), 2, 8)
+        told[0].sum().backward()  # type: ignore[no-untyped-call]
+        weight = model.encoder.stem[0].weight.grad
+        assert weight is not None and float(weight.abs().sum()) > 0.0

@@ -22,7 +22,7 @@ from training.calibrate import expected_calibration_error
 from training.dynamics import bootstrap, rollout_loss
 from training.heads import soft_bins
 from training.objectives import CollapseError, contrast, effective_rank, require_healthy, spread
-from training.train import Recipe, encoder_to_start_from
+from training.train import Recipe, encoder_to_start_from, load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -366,3 +366,13 @@ def test_a_recipe_starts_from_weights_that_ship_or_says_why_not() -> None:
     wider = WorldModelConfig(encoder=EncoderConfig(width=64))
     with pytest.raises(ValueError, match="other sizes"):
         encoder_to_start_from(Recipe("x", start=SHIPPED.stem, model=wider))
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "training" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_has_the_name_that_it_is_trained_by(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert not recipe.start or SHIPPED.with_name(f"{recipe.start}.safetensors").exists()

@@ -211,3 +211,16 @@ def test_surprise_is_told_and_acted_on_where_asked(threshold: float, falls_back:
         assert bool(plan.fallback) == (falls_back and tick in (5, 6))
         assert "expected" in plan.fallback or not plan.fallback
     assert told == [None, None, 0.0, 0.0, 0.0, 3.0, 3.0, 0.0]
+
+
+def test_what_is_believed_is_what_is_seen_and_some_of_what_was_imagined() -> None:
+    model, rig, believed = Still(), default_rig(), []
+    for memory in (0.0, 0.25):
+        planner = LatentPlanner(model, replace(LatentPlannerConfig(), memory=memory))
+        planner.reset(Scenario("s-v1", "Drivetown", "", (Waypoint(0, 0), Waypoint(9, 0)), 9.0), rig, 0)
+        for tick in range(4):
+            model.looks = 4.0 if tick == 3 else 0.0
+            seen = Observation(tick * 250_000, np.zeros((1, 2, 2, 3), np.uint8), an_ego(4.0, tick * 250_000), a_route())
+            planner.plan(seen, None, np.random.default_rng(tick))
+        believed.append(float(planner.history[-1].tokens.mean()))
+    assert believed == [4.0, 3.0]
