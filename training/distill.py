@@ -38,6 +38,7 @@ from training.clips import Clips
 from training.dynamics import Latents, load_latents
 from training.heads import with_past
 from training.pretrain import cosine_schedule
+from training.recording import logs_of
 
 Rows = NDArray[np.int64]
 Array = NDArray[np.float64]
@@ -85,7 +86,7 @@ class Logs:
 
     def __init__(self, folder: Path, clips: Clips) -> None:
         """Raises ConfigError: not the logs that the cache was made from."""
-        self.paths, self.episode = sorted(folder.glob("*.zarr")), clips.episode
+        self.paths, self.episode = logs_of(folder), clips.episode
         self.first = np.searchsorted(clips.episode, np.arange(int(clips.episode.max()) + 1))
         self.speed = clips.table["speed"]
         if len(self.paths) != len(self.first):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+PRACTICE = "practice"  # the folder of a planner's drives among the logs
 PRACTICE_SEED = 1000  # other routes and events than the drivers' of the same recipe
 
 
@@ -49,6 +50,11 @@ def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Call
     if config.practice:
         own = replace(wanted, episodes=config.practice, planner=config.planner, seed=seed + PRACTICE_SEED)
         logs += record(
-            own, out / "practice", lambda done, _, __: on_progress((config.drives + done) / total), make_planner
+            own, out / PRACTICE, lambda done, _, __: on_progress((config.drives + done) / total), make_planner
         )
     return logs
+
+
+def logs_of(folder: Path) -> list[Path]:
+    """The logs that a cache was made of, in its order: the drivers' drives, then those of practice."""
+    return sorted(folder.glob("*.zarr")) + sorted((folder / PRACTICE).glob("*.zarr"))

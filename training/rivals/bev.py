@@ -21,6 +21,7 @@ from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from training.clips import Clips
 from training.objectives import InverseDynamics, scaled_action
 from training.pretrain import PretrainConfig
+from training.recording import logs_of
 from training.rivals.shaping import RivalUnavailableError, Sample, Shaper, Terms
 
 CELL_M = 2.0
@@ -66,7 +67,7 @@ def bev_of(clips: Clips, logs: Path | None, keep: Path) -> NDArray[np.uint8]:
     """
     if keep.exists():
         return np.load(keep, mmap_mode="r")  # type: ignore[no-any-return]
-    paths = sorted(logs.glob("*.zarr")) if logs is not None else []
+    paths = logs_of(logs) if logs is not None else []
     if not paths:
         raise RivalUnavailableError(f"bev: the cache holds no map, and there are no drive logs at {logs} (--logs)")
     rows = []
