@@ -9,7 +9,7 @@ PIP_ARGS ?=
 WORKERS ?= 2
 SEEDS ?= 1
 RUN ?= runs/demo
-RECIPE ?= nano-v7
+RECIPE ?= nano-v5
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
@@ -44,7 +44,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-train: setup  ## train a recipe (RECIPE=nano-v7: two CPU cores; RECIPE=full: one GPU)
+train: setup  ## train a recipe (RECIPE=nano-v5: two CPU cores; RECIPE=full: one GPU)
 	$(BIN)/drivesim train $(RECIPE)
 
 clean:  ## remove the environment and caches, keep runs/

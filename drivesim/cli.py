@@ -175,7 +175,7 @@ def train(
 
     All lie in `checkpoints`, where evaluate, replay and the studies look for them.
 
-    Example: `drivesim train nano-v7 --out runs/nano`
+    Example: `drivesim train nano-v5 --out runs/nano`
     """
     checkout = Path(drivesim.__file__).parent.parent
     recipes = checkout / "training" / "recipes"
