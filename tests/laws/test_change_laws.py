@@ -226,11 +226,7 @@ def test_slots_for_things_learn_in_stage_one_and_shape_the_tokens(things: int) -
     groups, dice = torch.arange(2).repeat_interleave(2), torch.Generator().manual_seed(0)
     _, terms, latents = model.loss(batch, groups, PretrainConfig(), dice)
     asked = {name for name in terms if name.startswith("thing_")}
-    assert latents.shape == (
-        2 * b,
-        16,
-        8,
-    )  # moments are told apart by the scene's slots alone
+    assert latents.shape == (2 * b, 16, 8)  # the scene's slots alone
     assert asked == ({"thing_changed", "thing_added", "thing_standing"} if things else set())
     if things and model.encoder.things is not None:
         told = model.thing_slots(batch, *model.encoder.places(batch.views, batch.intrinsics[None], batch.cameras)[:2])
