@@ -56,16 +56,20 @@ class Incident:
 
 @dataclass(frozen=True)
 class Scene:
-    """What an incident is laid out along: the route ahead, the ego on it, and the instants (steps + 2,) in seconds."""
+    """What an incident is laid out along: the route ahead, the ego on it, and the instants (steps + 2,) in seconds.
+
+    `near` is the share of people on foot who are near enough to matter at once.
+    """
 
     line: Polyline
     at_m: float
     front_m: float
     speed_mps: float
     times_s: Array
+    near: float = 0.6
 
     @staticmethod
-    def of(frame: Frame, steps: int) -> Scene:
+    def of(frame: Frame, steps: int, near: float = 0.6) -> Scene:
         """The scene of a frame.
 
         Raises:
@@ -74,7 +78,7 @@ class Scene:
         line = Polyline.from_points(frame.route.points_m)
         ego = frame.ego
         front = ego.rear_axle_to_center_m + 0.5 * ego.length_m
-        return Scene(line, line.project(0.0, 0.0)[0], front, ego.speed_mps, STEP_S * np.arange(-1.0, steps + 1.0))
+        return Scene(line, line.project(0.0, 0.0)[0], front, ego.speed_mps, STEP_S * np.arange(-1.0, steps + 1.0), near)
 
     def track(self, model: int, ahead_m: Array | float, left_m: Array | float, turn_rad: Array | float = 0.0) -> Track:
         """A track by distance ahead of the rear axle along the route, offset from it and heading relative to it."""
@@ -106,7 +110,7 @@ def _ahead(scene: Scene, rng: np.random.Generator) -> float:
 
     Drivers seldom come close to people, so without the second a head knows nothing of the last metres before one.
     """
-    if rng.random() < 0.4:
+    if rng.random() < 1.0 - scene.near:
         return float(rng.uniform(5.0, 34.0))
     return scene.front_m + float(rng.uniform(0.8, 3.5 + 2.5 * scene.speed_mps))
 

@@ -27,11 +27,18 @@ class RecordingConfig:
     workers: int = 2
     practice: int = 0  # drives by `planner`, in the same towns
     planner: str = "latent"
+    checkpoint: str = ""  # its weights: a name in drivesim/weights, or a file; "" for those that ship
 
 
 def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Callable[[float], None]) -> list[Path]:
-    """Record the drives that are not there yet; returns all logs, in order."""
+    """Record the drives that are not there yet; returns all logs, in order.
+
+    Raises:
+        ConfigError: no such planner for practice.
+        drivesim.models.CheckpointError: its weights cannot be read.
+    """
     from drivesim.build import make_planner
+    from drivesim.models import named_weights
     from drivesim.recording import RecordConfig, record
 
     wanted = RecordConfig(
@@ -45,10 +52,16 @@ def ensure_logs(config: RecordingConfig, out: Path, seed: int, on_progress: Call
         seed=seed,
         workers=config.workers,
     )
+    checkpoint = named_weights(config.checkpoint) if config.checkpoint else None
+    if config.practice:
+        make_planner(config.planner, checkpoint)  # who cannot be made is told of before hours of recording
     total = config.drives + config.practice
     logs = record(wanted, out, lambda done, _, __: on_progress(done / total))
     if config.practice:
-        own = replace(wanted, episodes=config.practice, planner=config.planner, seed=seed + PRACTICE_SEED)
+        own = replace(
+            wanted, episodes=config.practice, planner=config.planner, checkpoint=str(checkpoint or ""),
+            seed=seed + PRACTICE_SEED,
+        )  # fmt: skip
         logs += record(
             own, out / PRACTICE, lambda done, _, __: on_progress((config.drives + done) / total), make_planner
         )

@@ -48,10 +48,12 @@ class StagingConfig:
     Attributes:
         share: of the logged ticks that get one; 0: none.
         branch_share: of those that get two futures.
+        near_people: of the people who cross or stand, those near enough to matter at once.
     """
 
     share: float = 0.0
     branch_share: float = 0.6
+    near_people: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Stage:
         steps, ego = self.job.cache.risk_steps, self.frames[tick].ego
         if len(self.frames[tick].route.points_m) < 3:
             return None
-        state, scene = self.log.state(tick, TownState), Scene.of(self.frames[tick], steps)
+        state, scene = self.log.state(tick, TownState), Scene.of(self.frames[tick], steps, self.job.config.near_people)
         for _ in range(TRIES):
             incident = draw(self.town, state, self.ego_row, scene, self.rng)
             if incident is None:

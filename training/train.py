@@ -18,7 +18,7 @@ import torch
 from drivesim.config import load_toml
 from drivesim.datatypes import CameraRig, default_rig
 from drivesim.logs import DriveLog
-from drivesim.models import SHIPPED, WorldModel, WorldModelConfig
+from drivesim.models import WorldModel, WorldModelConfig, named_weights
 from drivesim.models.critic import critic_path
 from drivesim.models.encoder import EncoderConfig, SlotEncoder
 from drivesim.runs import Run, code_version, write_json
@@ -144,8 +144,7 @@ def encoder_to_start_from(recipe: Recipe) -> SlotEncoder | None:
     """
     if not recipe.start:
         return None
-    named = SHIPPED.with_name(f"{recipe.start}.safetensors")
-    path = named if named.exists() else Path(recipe.start)
+    path = named_weights(recipe.start)
     found, wanted = WorldModel.load(path).encoder, SlotEncoder(in_stage_one(recipe.model.encoder, False))
     shapes = [{key: tuple(value.shape) for key, value in each.state_dict().items()} for each in (found, wanted)]
     if any(shapes[0].get(key) != shape for key, shape in shapes[1].items()):

@@ -33,6 +33,12 @@ FORMAT = "drivesim-world-model-1"
 SHIPPED = Path(__file__).parent.parent / "weights" / "nano-v5.safetensors"
 
 
+def named_weights(name: str) -> Path:
+    """The file of weights that lie in drivesim/weights under that name, or the file of that path."""
+    lying = SHIPPED.with_name(f"{name}.safetensors")
+    return lying if lying.exists() else Path(name)
+
+
 @dataclass(frozen=True)
 class WorldModelConfig:
     """All sizes of a world model."""
