@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drivesim.config import ConfigError, nearest
+from drivesim.config import ConfigError, from_dict, nearest
 from drivesim.interfaces import Controller, Encoder, Planner, World
 
 if TYPE_CHECKING:
@@ -68,10 +68,12 @@ def _latent_policy(checkpoint: Path | None) -> Planner:
 def _latent_distilled(checkpoint: Path | None) -> Planner:
     from drivesim.models import SHIPPED
     from drivesim.models.distilled import DistilledPolicy, distilled_path
+    from drivesim.planning.cost import LatentPlannerConfig
     from drivesim.planning.distilled import DistilledPlanner
 
     model = load_world_model(checkpoint)
-    return DistilledPlanner(model, DistilledPolicy.load(distilled_path(checkpoint or SHIPPED), model.digest))
+    head = DistilledPolicy.load(distilled_path(checkpoint or SHIPPED), model.digest)
+    return DistilledPlanner(model, head, from_dict(LatentPlannerConfig, head.teacher))  # as eager as it was taught
 
 
 def _behaviour_cloning(checkpoint: Path | None) -> Planner:

@@ -31,7 +31,7 @@ from drivesim.models import SHIPPED, WorldModel
 from drivesim.models.distilled import DistilledConfig, DistilledPolicy, distilled_path
 from drivesim.planning.distilled import two_phases
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
-from drivesim.planning.proposals import FIRST_MPS2, THEN_MPS2
+from drivesim.planning.proposals import FIRST_MPS2, HELD_MPS2, THEN_MPS2
 from drivesim.planning.search import Candidates, Problem, search
 from drivesim.runs import code_version
 from training.clips import Clips
@@ -142,8 +142,8 @@ class Lesson:
 
     @property
     def standing(self) -> Array:
-        """Costs (first, then) of the standing profiles, which the planner proposes first."""
-        shape = (len(FIRST_MPS2), len(THEN_MPS2))
+        """Costs (first, then) of the standing profiles, which the planner proposes first; (first, 1) of held ones."""
+        shape = (len(HELD_MPS2), 1) if self.problem.config.knots == 1 else (len(FIRST_MPS2), len(THEN_MPS2))
         return np.asarray(self.found.costs[: shape[0] * shape[1]].reshape(shape))
 
 
@@ -254,7 +254,8 @@ def distill(
     what = f"searching at {len(taught)} moments"
     lessons = teach(planner, logs, latents, taught, config, lambda share: tell(what, share))
     torch.manual_seed(config.seed)
-    policy = DistilledPolicy(DistilledConfig(model.config.heads, FIRST_MPS2, THEN_MPS2), model.digest)
+    phases = (HELD_MPS2, ()) if planner.config.knots == 1 else (FIRST_MPS2, THEN_MPS2)
+    policy = DistilledPolicy(DistilledConfig(model.config.heads, *phases), model.digest)
     guide = getattr(model.policy, "latent", None)
     if policy.tower.latent is not None and isinstance(guide, nn.Linear):  # where the policy looks is a good start
         policy.tower.latent.load_state_dict(guide.state_dict())

@@ -25,7 +25,10 @@ FORMAT = "drivesim-distilled-1"
 
 @dataclass(frozen=True)
 class DistilledConfig:
-    """Sizes of the towers, and the profiles to choose from: every first phase with every second one, m/s2."""
+    """Sizes of the towers, and the profiles to choose from: every first phase with every second one, m/s2.
+
+    Without second ones the first phase is held.
+    """
 
     heads: HeadConfig = field(default_factory=HeadConfig)
     first_mps2: tuple[float, ...] = (-6.0, -3.5, -2.0, -1.0, 0.0, 1.0, 2.0)
@@ -47,7 +50,8 @@ class DistilledPolicy(nn.Module):
     def __init__(self, config: DistilledConfig, encoder_digest: str) -> None:
         super().__init__()
         self.config, self.encoder_digest = config, encoder_digest
-        choices = len(config.first_mps2) * len(config.then_mps2)
+        self.teacher: dict[str, Any] = {}  # the configuration of the planner that taught it
+        choices = len(config.first_mps2) * max(1, len(config.then_mps2))
         self.tower = TwoTowers(config.heads, choices, kinematics=KINEMATICS + 1 + PRIOR)
 
     def forward(self, latents: Tensor, kinematics: Tensor, eager: Tensor, prior: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ class DistilledPolicy(nn.Module):
         """
         known = torch.cat([kinematics, eager.log()[:, None], prior / 3.0], dim=-1)
         logits = self.tower(latents, known).log_softmax(-1)
-        return torch.as_tensor(logits.view(len(latents), len(self.config.first_mps2), len(self.config.then_mps2)))
+        return torch.as_tensor(logits.view(len(latents), len(self.config.first_mps2), -1))
 
     @torch.no_grad()
     def phases(
@@ -96,6 +100,7 @@ class DistilledPolicy(nn.Module):
             )
         policy = DistilledPolicy(from_dict(DistilledConfig, json.loads(header["config"])), encoder_digest)
         policy.load_state_dict(tensors)
+        policy.teacher = json.loads(header.get("card", "{}")).get("planner", {})
         return policy.eval()
 
 
@@ -106,7 +111,8 @@ def around_the_peak(log_probabilities: Tensor, config: DistilledConfig) -> Tenso
     """
     first, then = torch.tensor(config.first_mps2), torch.tensor(config.then_mps2)
     best = log_probabilities.flatten(1).argmax(-1)
-    row, column = best // len(then), best % len(then)
+    row, column = best // max(1, len(then)), best % max(1, len(then))
     weight = log_probabilities.exp()[torch.arange(len(best)), :, column]  # of the first phases, the second one given
     weight = weight * ((torch.arange(len(first)) - row[:, None]).abs() <= 1)
-    return torch.stack([(weight * first).sum(-1) / weight.sum(-1), then[column]], dim=-1)
+    mean = (weight * first).sum(-1) / weight.sum(-1)
+    return torch.stack([mean, then[column] if len(then) else mean], dim=-1)

@@ -18,7 +18,7 @@ from drivesim.datatypes import RouteAhead
 from drivesim.geometry import Polyline
 from drivesim.planning.cost import cost_terms
 from drivesim.planning.proposals import MAX_CURVATURE_1PM, STEP_S, SUBSTEPS, speed_caps
-from drivesim.planning.search import FASTEST_MPS2, KNOTS, SLOWEST_MPS2, Problem
+from drivesim.planning.search import FASTEST_MPS2, SLOWEST_MPS2, Problem
 
 Array = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def drive(speed_mps: float, route: TensorRoute, accelerations: Tensor) -> Tensor
     return TensorFutures(*(torch.stack(found, dim=1) for found in (actions, poses, speeds, distances)))
 
 
-def features(motion: NDArray[np.float32], futures: TensorFutures) -> Tensor:
+def features(motion: NDArray[np.float32], futures: TensorFutures, farther_m: float = 0.0) -> Tensor:
     """`kinematics.imagined_kinematics` in torch: (k, p, 16) float32."""
     k, p = futures.speeds_mps.shape
     own = {
@@ -125,7 +125,7 @@ def features(motion: NDArray[np.float32], futures: TensorFutures) -> Tensor:
         1: futures.actions[..., 0] / 3.0,
         2: futures.speeds_mps * futures.actions[..., 1] * 2.0,
         14: ((torch.arange(p) + 1) * STEP_S / 4.0).expand(k, p),
-        15: futures.distances_m / 20.0,
+        15: (futures.distances_m + farther_m) / 20.0,
     }
     now = torch.from_numpy(motion)
     columns = [own[i].float() if i in own else now[i].expand(k, p) for i in range(len(now))]
@@ -139,6 +139,9 @@ def objective(problem: Problem, route: TensorRoute, wanted: Tensor) -> Tensor:
     context = torch.from_numpy(problem.context)
     imagined, disagreement = model.imagine_tensors(context, problem.ego.speed_mps, futures.actions.float())
     risk = model.risk_tensors(context[1], imagined, features(problem.motion, futures)).double()
+    if (margin_m := problem.config.margin_m) > 0.0:
+        beyond = model.risk_tensors(context[1], imagined, features(problem.motion, futures, margin_m)).double()
+        risk = torch.cat([torch.maximum(risk[..., :2], beyond[..., :2]), risk[..., 2:]], dim=-1)
     weight = torch.from_numpy(problem.config.discount ** np.arange(wanted.shape[1]))
     terms = cost_terms(
         problem.config, problem.eager, risk, disagreement.double().mean(1), futures.actions[..., 0],
@@ -148,10 +151,10 @@ def objective(problem: Problem, route: TensorRoute, wanted: Tensor) -> Tensor:
 
 
 def descend(problem: Problem, starts: Array) -> tuple[Array, int]:
-    """Improve knots (m, KNOTS) by Adam (Kingma 2015); each keeps the best of the points it came by.
+    """Improve knots (m, n) by Adam (Kingma 2015); each keeps the best of the points it came by.
 
     Returns:
-        the knots (m, KNOTS), and how many futures were imagined for it.
+        the knots (m, n), and how many futures were imagined for it.
 
     Raises:
         TypeError: the world model has no gradients to follow.
@@ -163,7 +166,7 @@ def descend(problem: Problem, starts: Array) -> tuple[Array, int]:
         )
     c, route = problem.config, TensorRoute.of(problem.route)
     knots = torch.from_numpy(np.clip(starts, SLOWEST_MPS2, FASTEST_MPS2))
-    held = -(-c.steps // KNOTS)
+    held = -(-c.steps // starts.shape[1])
     mean, square = torch.zeros_like(knots), torch.zeros_like(knots)
     best, best_cost = knots.clone(), torch.full((len(knots),), float("inf"), dtype=torch.float64)
     for step in range(1, c.gradient_steps + 1):

@@ -28,7 +28,7 @@ from drivesim.datatypes import (
 )
 from drivesim.planning.cost import LatentPlannerConfig
 from drivesim.planning.kinematics import kinematics
-from drivesim.planning.proposals import STEP_S, two_phase
+from drivesim.planning.proposals import STEP_S, held, two_phase
 from drivesim.planning.search import Candidates, Imagination, Problem, search
 
 __all__ = ["ImaginationModel", "LatentPlanner", "LatentPlannerConfig", "cruising"]
@@ -89,14 +89,17 @@ class LatentPlanner:
     def eagerness(self, ego: EgoState) -> float:
         """Factor on progress: one while driving, growing with the time lost at a crawl; call it once a plan.
 
-        Lost time is won back at the rate it was lost, so that a car which has just set off does not stop again.
+        Lost time is won back at the rate it was lost, so that a car which has just set off does not stop again; but
+        whoever drives need not press on.
         """
         c = self.config
         passed_s = 0.0 if self.judged_us is None else (ego.time_us - self.judged_us) * 1e-6
         self.judged_us = ego.time_us
         rate = min(max(1.0 - abs(ego.speed_mps) / c.crawl_mps, -1.0), 1.0)
         self.lost_s = max(self.lost_s + rate * passed_s, 0.0)
-        return min(1.0 + c.impatience_1ps * max(self.lost_s - c.patience_s, 0.0), c.impatience_cap)
+        factor = min(1.0 + c.impatience_1ps * max(self.lost_s - c.patience_s, 0.0), c.impatience_cap)
+        driving = min(max(abs(ego.speed_mps) - 0.5, 0.0) / c.crawl_mps, 1.0)
+        return 1.0 + (factor - 1.0) * (1.0 - c.calm * driving)
 
     def observe(self, observation: Observation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode what is seen now; return the latent of half a second ago and the present one.
@@ -161,9 +164,14 @@ class LatentPlanner:
         return Problem(self.model, self.config, observation.ego, route, context, motion, policy, eager)
 
     def proposals(self, policy: Array) -> Array:
-        """Standing profiles, the policy's mean and quantiles, and the last plan shifted: (k, steps)."""
+        """Standing profiles, the policy's mean and quantiles, and the last plan shifted: (k, steps).
+
+        Where profiles are of one piece, so are all of these, and the last plan is left out: the present is judged anew.
+        """
         steps = self.config.steps
         hold = [np.full(steps, a) for a in policy]
+        if self.config.knots == 1:
+            return np.concatenate([held(steps), np.array(hold)])
         ease = [np.concatenate([np.full(2, a), np.full(steps - 2, 0.3 * a)]) for a in policy]
         sets = [two_phase(steps), np.array(hold), np.array(ease)]
         if self.last is not None:

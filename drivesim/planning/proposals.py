@@ -21,6 +21,10 @@ MAX_CURVATURE_1PM = 0.2
 # Two-phase profiles: the first second, then the rest (m/s2).
 FIRST_MPS2 = (-6.0, -3.5, -2.0, -1.0, 0.0, 1.0, 2.0)
 THEN_MPS2 = (-3.0, 0.0, 1.0)
+# One acceleration held all along.
+HELD_MPS2 = (
+    -6.0, -4.5, -3.5, -2.8, -2.2, -1.7, -1.3, -1.0, -0.7, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ def two_phase(steps: int) -> Array:
     """The standing set of acceleration profiles (k, steps), m/s2."""
     profiles = [[first] * 2 + [then] * (steps - 2) for first in FIRST_MPS2 for then in THEN_MPS2]
     return np.array(profiles, dtype=np.float64)
+
+
+def held(steps: int) -> Array:
+    """The standing set of accelerations that are held (k, steps), m/s2."""
+    return np.repeat(np.array(HELD_MPS2)[:, None], steps, axis=1)
 
 
 def speed_caps(line: Polyline, route: RouteAhead, lateral_acceleration_mps2: float = 2.2) -> tuple[Array, Array]:

@@ -23,7 +23,6 @@ from drivesim.planning.proposals import Futures, drive_route
 
 Array = NDArray[np.float64]
 
-KNOTS = 3  # a searched profile is piecewise constant: one acceleration per knot
 SLOWEST_MPS2, FASTEST_MPS2 = -6.0, 2.5
 
 
@@ -101,10 +100,17 @@ class Problem:
         """Drive, imagine and score acceleration profiles (k, p)."""
         futures = self.drive(wanted)
         imagined, disagreement = self.model.imagine(self.context, self.ego.speed_mps, futures.actions)
-        features = imagined_kinematics(self.motion, futures.speeds_mps, futures.actions, futures.distances_m)
-        risk = self.model.risks(self.context[1], imagined, features).astype(np.float64)
+        risk = self.risks(futures, imagined, 0.0)
+        if self.config.margin_m > 0.0:
+            risk[..., :2] = np.maximum(risk[..., :2], self.risks(futures, imagined, self.config.margin_m)[..., :2])
         doubt = np.asarray(disagreement, dtype=np.float64).mean(1)
         return self.scored(wanted, futures, risk, doubt, np.asarray(imagined[:, 0]))
+
+    def risks(self, futures: Futures, imagined: Any, farther_m: float) -> Array:
+        """Probabilities (k, p, 3) at imagined moments, each asked for so much farther along the way."""
+        distances = futures.distances_m + farther_m
+        features = imagined_kinematics(self.motion, futures.speeds_mps, futures.actions, distances)
+        return self.model.risks(self.context[1], imagined, features).astype(np.float64)
 
     def scored(
         self, wanted: Array, futures: Futures, risk: Array, doubt: Array, ahead: NDArray[np.float32]
@@ -122,20 +128,20 @@ Strategy = Callable[[Problem, Candidates, np.random.Generator], Candidates]
 
 
 def spread(knots: Array, steps: int) -> Array:
-    """Knots (k, KNOTS) held over their share of the steps: (k, steps)."""
-    return np.repeat(knots, -(-steps // KNOTS), axis=1)[:, :steps]
+    """Knots (k, m) held over their share of the steps: (k, steps). A searched profile is piecewise constant."""
+    return np.repeat(knots, -(-steps // knots.shape[1]), axis=1)[:, :steps]
 
 
-def to_knots(wanted: Array) -> Array:
-    """The nearest knots (k, KNOTS) of profiles (k, steps): the mean over each knot's steps."""
+def to_knots(wanted: Array, knots: int) -> Array:
+    """The nearest knots (k, m) of profiles (k, steps): the mean over each knot's steps."""
     steps = wanted.shape[1]
-    held = -(-steps // KNOTS)
-    owner = np.minimum(np.arange(steps) // held, KNOTS - 1)
+    held = -(-steps // knots)
+    owner = np.minimum(np.arange(steps) // held, knots - 1)
     return np.stack([wanted[:, owner == i].mean(1) for i in range(owner[-1] + 1)], axis=1)
 
 
 def _noise(config: LatentPlannerConfig, rng: np.random.Generator) -> Array:
-    return spread(rng.normal(0.0, config.noise_mps2, (config.samples, KNOTS)), config.steps)
+    return spread(rng.normal(0.0, config.noise_mps2, (config.samples, config.knots)), config.steps)
 
 
 def _proposals(_problem: Problem, found: Candidates, _rng: np.random.Generator) -> Candidates:
@@ -159,12 +165,12 @@ def _cem(problem: Problem, found: Candidates, rng: np.random.Generator) -> Candi
     c = problem.config
     recent = found
     for _ in range(c.rounds):
-        elite = to_knots(recent.wanted[np.argsort(recent.costs)[: c.elites]])
+        elite = to_knots(recent.wanted[np.argsort(recent.costs)[: c.elites]], c.knots)
         deviation = np.maximum(elite.std(0), 0.25 * c.noise_mps2)
         knots = elite.mean(0) + deviation * rng.normal(0.0, 1.0, (c.samples, elite.shape[1]))
         recent = problem.evaluate(np.clip(spread(knots, c.steps), SLOWEST_MPS2, FASTEST_MPS2))
         found = found.join(recent)
-    mean = to_knots(recent.wanted[np.argsort(recent.costs)[: c.elites]]).mean(0, keepdims=True)
+    mean = to_knots(recent.wanted[np.argsort(recent.costs)[: c.elites]], c.knots).mean(0, keepdims=True)
     return found.join(problem.evaluate(spread(mean, c.steps)))
 
 
@@ -186,7 +192,7 @@ def _gradient(problem: Problem, found: Candidates, _rng: np.random.Generator) ->
     from drivesim.planning.gradient import descend
 
     starts = found.wanted[np.argsort(found.costs)[: problem.config.elites]]
-    improved, imagined = descend(problem, to_knots(starts))
+    improved, imagined = descend(problem, to_knots(starts, problem.config.knots))
     better = problem.evaluate(np.clip(spread(improved, problem.config.steps), SLOWEST_MPS2, FASTEST_MPS2))
     found = found.join(better)
     return Candidates(

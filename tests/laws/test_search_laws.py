@@ -23,7 +23,7 @@ from drivesim.datatypes import (
 from drivesim.models import WorldModel, WorldModelConfig
 from drivesim.models.predictor import PredictorConfig
 from drivesim.planning import gradient
-from drivesim.planning.cost import LatentPlannerConfig
+from drivesim.planning.cost import LatentPlannerConfig, cost_terms
 from drivesim.planning.kinematics import imagined_kinematics, kinematics
 from drivesim.planning.latent_planner import LatentPlanner
 from drivesim.planning.proposals import drive_route, two_phase
@@ -94,7 +94,7 @@ def test_icem_is_smooth_noise_around_the_elites(model: WorldModel) -> None:
     found = search(problem, PROPOSALS, np.random.default_rng(5))
     rng, c, proposed = np.random.default_rng(5), problem.config, problem.evaluate(PROPOSALS)
     elite = PROPOSALS[np.argsort(proposed.costs)[: c.elites]]
-    noise = np.repeat(rng.normal(0.0, c.noise_mps2, (c.samples, 3)), 2, axis=1)
+    noise = np.repeat(rng.normal(0.0, c.noise_mps2, (c.samples, 1)), 6, axis=1)
     more = np.clip(elite[rng.integers(0, len(elite), c.samples)] + noise, -6.0, 2.5)
     np.testing.assert_array_equal(found.wanted, np.concatenate([PROPOSALS, more]))
 
@@ -116,7 +116,7 @@ class Quadratic(Problem):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_sampling_reaches_the_known_optimum(name: str) -> None:
-    plain = a_problem(None, name, samples=64, rounds=8, elites=8)
+    plain = a_problem(None, name, samples=64, rounds=8, elites=8, knots=3)
     problem = Quadratic(**{key: getattr(plain, key) for key in Problem.__dataclass_fields__})
     costs = search(problem, two_phase(6), np.random.default_rng(0)).costs
     assert costs.min() < 0.3 < costs[: len(two_phase(6))].min()
@@ -124,7 +124,7 @@ def test_sampling_reaches_the_known_optimum(name: str) -> None:
 
 def test_knots_are_the_inverse_of_spreading() -> None:
     knots = np.random.default_rng(0).normal(size=(5, 3))
-    np.testing.assert_allclose(to_knots(spread(knots, 6)), knots)
+    np.testing.assert_allclose(to_knots(spread(knots, 6), 3), knots)
     assert spread(knots, 7).shape == (5, 7)
 
 
@@ -162,7 +162,7 @@ def test_the_objective_is_the_cost(model: WorldModel) -> None:
 
 def test_descending_goes_down(model: WorldModel) -> None:
     problem = a_problem(model, "gradient", gradient_steps=6)
-    starts = to_knots(PROPOSALS[:6])
+    starts = to_knots(PROPOSALS[:6], 3)
     improved, imagined = gradient.descend(problem, starts)
     before = problem.evaluate(spread(starts, 6)).costs
     after = problem.evaluate(spread(improved, 6)).costs.reshape(2, 6).min(0)
@@ -224,3 +224,63 @@ def test_what_is_believed_is_what_is_seen_and_some_of_what_was_imagined() -> Non
             planner.plan(seen, None, np.random.default_rng(tick))
         believed.append(float(planner.history[-1].tokens.mean()))
     assert believed == [4.0, 3.0]
+
+
+def test_a_margin_asks_farther_on_and_the_likelier_counts(model: WorldModel) -> None:
+    bare, wary = (a_problem(model, margin_m=margin_m) for margin_m in (0.0, 2.0))
+    futures = bare.drive(PROPOSALS)
+    imagined, _ = model.imagine(bare.context, 5.0, futures.actions)
+    here, beyond = bare.risks(futures, imagined, 0.0), bare.risks(futures, imagined, 2.0)
+    assert not np.allclose(here, beyond)
+    terms = bare.scored(PROPOSALS, futures, here, np.zeros(len(PROPOSALS)), np.zeros((1, 1, 1), np.float32)).terms
+    np.testing.assert_allclose(bare.evaluate(PROPOSALS).terms["odds"], terms["odds"])
+    both = np.concatenate([np.maximum(here, beyond)[..., :2], here[..., 2:]], axis=-1)
+    wanted = wary.scored(PROPOSALS, futures, both, np.zeros(len(PROPOSALS)), np.zeros((1, 1, 1), np.float32)).terms
+    found = wary.evaluate(PROPOSALS).terms
+    for name in ("collision", "odds", "near", "red light"):
+        np.testing.assert_allclose(found[name], wanted[name])
+    assert (found["odds"] >= terms["odds"] - 1e-12).all()
+
+
+def costs_of(risk: float, eager: float = 1.0, policy: tuple[float, ...] = (0.0, -1.0, 1.0)) -> dict[str, float]:
+    """The terms of one drive of two steps at 1 m/s2, all of whose risks are the same."""
+    terms = cost_terms(
+        LatentPlannerConfig(), eager, np.full((1, 2, 3), risk), np.zeros(1), np.ones((1, 2)), np.array([6.0]),
+        np.array(policy), np.ones(2),
+    )  # fmt: skip
+    return {name: float(value[0]) for name, value in terms.items()}
+
+
+def test_a_risk_counts_by_how_much_likelier_it_is_than_on_an_empty_street() -> None:
+    c = LatentPlannerConfig()
+    assert costs_of(c.odds_floor)["odds"] == 0.0 == costs_of(c.risk_floor)["collision"]
+    twice, four_times = costs_of(2.0 * c.odds_floor)["odds"], costs_of(4.0 * c.odds_floor)["odds"]
+    assert four_times == pytest.approx(2.0 * twice) == pytest.approx(4.0 * c.odds_weight * np.log(2.0))
+
+
+def test_who_is_held_up_gets_used_to_what_stays_but_not_to_a_red_light_nor_to_a_policy_that_brakes() -> None:
+    calm, eager = costs_of(0.2, 1.0, (-2.0, -3.0, -1.0)), costs_of(0.2, 5.0, (-2.0, -3.0, -1.0))
+    assert all(eager[name] < calm[name] for name in ("collision", "odds", "near", "progress"))
+    assert eager["red light"] == calm["red light"] > 0.0
+    assert eager["trust"] == calm["trust"] > 0.0
+    assert costs_of(1.0, LatentPlannerConfig().impatience_cap)["collision"] > 10.0, "never used to a certain crash"
+
+
+def test_who_drives_need_not_press_on() -> None:
+    planner = LatentPlanner(Still())
+    c = planner.config
+    factors = [planner.eagerness(an_ego(0.0, tick * 1_000_000)) for tick in range(8)]
+    assert factors[:3] == [1.0, 1.0, 1.0] and factors[-1] == pytest.approx(
+        1.0 + c.impatience_1ps * (7.0 - c.patience_s)
+    )
+    planner.judged_us = None  # the same lost time, at another speed
+    assert planner.eagerness(an_ego(6.0)) == pytest.approx(1.0 + (1.0 - c.calm) * (factors[-1] - 1.0))
+
+
+def test_profiles_of_one_piece_are_held_and_none_is_carried_on() -> None:
+    policy = np.array([0.3, -1.0, 1.0])
+    one, three = LatentPlanner(Still()), LatentPlanner(Still(), LatentPlannerConfig(knots=3))
+    one.last = three.last = np.linspace(-1.0, 1.0, 6)
+    assert (np.ptp(one.proposals(policy), axis=1) == 0.0).all()
+    assert (three.proposals(policy)[-1] == three.last).all()
+    assert set(policy) <= set(one.proposals(policy)[:, 0])

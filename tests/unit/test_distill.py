@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from drivesim.build import make_planner
 from drivesim.config import ConfigError
 from drivesim.datatypes import default_rig
 from drivesim.models import CheckpointError, WorldModel
@@ -55,6 +56,23 @@ def test_torn_between_braking_and_going_it_does_one_of_them() -> None:
     assert told[0].tolist() == pytest.approx([config.first_mps2[0], config.then_mps2[1]], abs=1e-3)
     between = 0.5 * (config.first_mps2[3] + config.first_mps2[4])
     assert told[1].tolist() == pytest.approx([between, config.then_mps2[0]], abs=1e-3)
+
+
+def test_without_second_phases_the_first_is_held(tmp_path: Path) -> None:
+    config = DistilledConfig(then_mps2=())
+    sure = torch.full((1, len(config.first_mps2), 1), 1e-6)
+    sure[0, 2] = 1.0
+    assert around_the_peak(sure.log(), config)[0].tolist() == pytest.approx([config.first_mps2[2]] * 2, abs=1e-3)
+    policy = DistilledPolicy(config, "abc").eval()
+    policy.save(tmp_path / "held.safetensors", {"planner": {"crawl_mps": 1.5}})
+    found = DistilledPolicy.load(tmp_path / "held.safetensors", "abc")
+    assert found.teacher == {"crawl_mps": 1.5} and asked(found)[0] == asked(found)[1]
+
+
+def test_what_ships_drives_as_its_teacher_did() -> None:
+    planner = make_planner("latent-distilled")
+    assert isinstance(planner, DistilledPlanner)
+    assert (planner.config.crawl_mps, planner.config.calm, planner.config.knots) == (1.5, 0.0, 3)
 
 
 def test_it_learns_which_profile_is_cheap() -> None:
