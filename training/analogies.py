@@ -28,7 +28,7 @@ from drivesim.town.state import KIND_VEHICLE, LIGHT_GREEN, LIGHT_RED, TownState
 from drivesim.town.town import Town
 from drivesim.town.traffic import LAMP_BRAKE
 from drivesim.worlds.town_world import picture
-from training.cache import CacheConfig, Paths, look_of
+from training.cache import CacheConfig, Paths, look_of, sceneries_of
 from training.interventions import Addition, add, nearest, other_light
 from training.twins import seen
 
@@ -121,7 +121,7 @@ def fill_analogies(job: Job) -> int:
     if done.exists():
         return job.number
     log, seed = DriveLog(job.path), job.config.seed
-    town, renderer = stage(str(log.attrs["town"]))
+    town, renderer = stage(str(log.attrs["town"]), sceneries_of(job.config, job.number)[0])
     rng = np.random.default_rng([seed, job.sort.dice[0], job.number])
     own, ego_row = look_of(job.config, np.random.default_rng([seed, 1, job.number])), int(log.attrs["ego_row"])
     views, layout, rows = Paths(job.folder).open(job.sort.views), ViewLayout.of(job.rig), []

@@ -54,6 +54,19 @@ class CacheConfig:
     seed: int = 0
     unseen_weather: bool = False
     looks: int = 60
+    sceneries: int = 1  # ways in which a town's houses stand: a drive is seen in two of them, `sceneries_of`
+
+
+def sceneries_of(config: CacheConfig, number: int) -> tuple[int, int]:
+    """Seeds of the scenery that a drive is seen in: in its own look, and in all its other looks.
+
+    Roads, lights and everybody on them are the same in both; houses and trees are not. So what stands beside a road can
+    neither be what two pictures of a moment have in common, nor be learned by heart with the town.
+    """
+    if config.sceneries == 1:
+        return 0, 0
+    own, other = np.random.default_rng([config.seed, 59, number]).choice(config.sceneries, 2, replace=False)
+    return int(own), int(other)
 
 
 @lru_cache(maxsize=1)
@@ -161,7 +174,7 @@ def fill(
     if done.exists():
         return number
     log = DriveLog(path)
-    town, renderer = stage(str(log.attrs["town"]))
+    (town, here), (_, there) = (stage(str(log.attrs["town"]), seed) for seed in sceneries_of(config, number))
     rng = np.random.default_rng([config.seed, number])
     files = Paths(folder)
     a, b, pictures = files.open("views_a"), files.open("views_b"), files.open("branch_views")
@@ -175,9 +188,9 @@ def fill(
     for i, frame in enumerate(frames):
         state = log.state(i, TownState)
         seed = int(rng.integers(1 << 31))
-        a[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego.world_from_ego, rig, own, seed))
+        a[row + i] = layout.extract(picture(here, state, ego_row, frame.ego.world_from_ego, rig, own, seed))
         moved, fresh = jittered(rig, config, rng), look_of(config, rng)
-        b[row + i] = layout.extract(picture(renderer, state, ego_row, frame.ego.world_from_ego, moved, fresh, seed + 1))
+        b[row + i] = layout.extract(picture(there, state, ego_row, frame.ego.world_from_ego, moved, fresh, seed + 1))
         cameras_b.append(ViewLayout.of(moved).ego_from_camera)
         after = frames[i + 1].ego if i + 1 < len(frames) else None
         table.append(frame_columns(log, i, after) | risk_columns(frames[i : i + config.risk_steps + 1], config))
@@ -188,7 +201,7 @@ def fill(
             for side, profile in enumerate(branch_profiles(config.branch_steps, rng)):
                 states, action = drive_branch(town, state, ego_row, frame.ego, frame.route, profile)
                 for h, (then, ego) in enumerate(states):
-                    image = picture(renderer, then, ego_row, ego.world_from_ego, rig, look, seed + 2 + h)
+                    image = picture(there, then, ego_row, ego.world_from_ego, rig, look, seed + 2 + h)
                     pictures[branch_row + k, side, h] = layout.extract(image)
                 reads.append([branch_readouts(town, then, ego_row, ego, frame) for then, ego in states])
                 actions.append(action)

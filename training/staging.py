@@ -31,7 +31,7 @@ from drivesim.recording.branches import stage
 from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
 from drivesim.worlds.town_world import picture, stop_lines
-from training.cache import CacheConfig, branch_profiles, look_of, risk_columns, truth_columns
+from training.cache import CacheConfig, branch_profiles, look_of, risk_columns, sceneries_of, truth_columns
 from training.clips import STAGED, Clips
 from training.dynamics import Latents
 from training.incidents import Incident, Scene, draw, in_frame, in_state, to_world
@@ -93,7 +93,7 @@ class Stage:
 
     def __init__(self, job: Job) -> None:
         self.job, self.log = job, DriveLog(job.path)
-        self.town, self.renderer = stage(str(self.log.attrs["town"]))
+        self.town, self.renderer = stage(str(self.log.attrs["town"]), sceneries_of(job.cache, job.number)[1])
         self.ego_row, self.layout = int(self.log.attrs["ego_row"]), ViewLayout.of(job.rig)
         self.frames = [self.log.frame(i) for i in range(len(self.log))]
         self.encoder = SlotEncoder(job.encoder).eval()

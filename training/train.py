@@ -136,7 +136,7 @@ def in_stage_one(config: EncoderConfig, together: bool) -> EncoderConfig:
 
 
 def encoder_to_start_from(recipe: Recipe) -> SlotEncoder | None:
-    """The encoder that the recipe starts from, if any.
+    """The encoder that the recipe starts from, if any; with its slots for things where stage one goes on with them.
 
     Raises:
         ValueError: it has other sizes than the recipe's.
@@ -145,7 +145,9 @@ def encoder_to_start_from(recipe: Recipe) -> SlotEncoder | None:
     if not recipe.start:
         return None
     path = named_weights(recipe.start)
-    found, wanted = WorldModel.load(path).encoder, SlotEncoder(in_stage_one(recipe.model.encoder, False))
+    found = WorldModel.load(path).encoder
+    together = recipe.things_from_the_start and found.things is not None
+    wanted = SlotEncoder(in_stage_one(recipe.model.encoder, together))
     shapes = [{key: tuple(value.shape) for key, value in each.state_dict().items()} for each in (found, wanted)]
     if any(shapes[0].get(key) != shape for key, shape in shapes[1].items()):
         raise ValueError(f"start: the encoder in {path} has other sizes than the recipe's [model.encoder]")

@@ -17,7 +17,7 @@ from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.recording.branches import stage
 from drivesim.town.state import TownState
 from drivesim.worlds.town_world import picture
-from training.cache import CacheConfig, Paths, look_of
+from training.cache import CacheConfig, Paths, look_of, sceneries_of
 from training.interventions import intervene
 
 SEEN_PX, SEEN_STEP = 15, 30  # pixels that must differ, by how much
@@ -36,7 +36,7 @@ def fill_twins(path: Path, folder: Path, row: int, twin_row: int, count: int, ri
     if done.exists():
         return number
     log = DriveLog(path)
-    town, renderer = stage(str(log.attrs["town"]))
+    (town, here), (_, there) = (stage(str(log.attrs["town"]), seed) for seed in sceneries_of(config, number))
     rng = np.random.default_rng([config.seed, 17, number])
     own, ego_row = look_of(config, np.random.default_rng([config.seed, 1, number])), int(log.attrs["ego_row"])
     views, layout = Paths(folder).open("twin_views"), ViewLayout.of(rig)
@@ -51,7 +51,7 @@ def fill_twins(path: Path, folder: Path, row: int, twin_row: int, count: int, ri
         where, other, noise = log.frame(tick).ego.world_from_ego, look_of(config, rng), int(rng.integers(1 << 31))
         drawn = [
             layout.extract(picture(renderer, each, ego_row, where, rig, look, noise + min(k, 1)))
-            for k, (each, look) in enumerate(((twin, own), (state, other), (twin, other)))
+            for k, (renderer, each, look) in enumerate(((here, twin, own), (there, state, other), (there, twin, other)))
         ]
         if seen(drawn[1], drawn[2]):
             views[twin_row + len(ticks)] = drawn

@@ -28,10 +28,22 @@ DT_S = 0.05
 
 
 @lru_cache(maxsize=2)
-def stage(town: str) -> tuple[Town, TownRenderer]:
-    """A town and its renderer, kept between logs of the same town."""
-    network = lane_map(town).network
-    return Town(network), TownRenderer(network)
+def _town(name: str) -> Town:
+    return Town(lane_map(name).network)
+
+
+@lru_cache(maxsize=8)
+def _renderer(town: str, scenery: int) -> TownRenderer:
+    return TownRenderer(lane_map(town).network, seed=scenery)
+
+
+def stage(town: str, scenery: int = 0) -> tuple[Town, TownRenderer]:
+    """A town and its renderer, kept between logs of the same town.
+
+    Args:
+        scenery: the seed by which houses, trees and props are placed; 0 is the town as it is driven in.
+    """
+    return _town(town), _renderer(town, scenery)
 
 
 def ego_of(town: Town, row: int, motion: EgoMotion, time_us: int) -> EgoState:

@@ -363,6 +363,13 @@ def test_a_recipe_starts_from_weights_that_ship_or_says_why_not() -> None:
     assert all(torch.equal(value, theirs[key]) for key, value in started.state_dict().items())
     with pytest.raises(CheckpointError):
         encoder_to_start_from(Recipe("x", start="nano-v999"))
+    found = WorldModel.load(SHIPPED.with_name("nano-v7.safetensors")).encoder
+    things = WorldModelConfig(encoder=found.config)
+    alone = encoder_to_start_from(Recipe("x", start="nano-v7", model=things))
+    goes_on = encoder_to_start_from(Recipe("x", start="nano-v7", model=things, things_from_the_start=True))
+    assert alone is not None and alone.things is None and goes_on is not None and goes_on.stance is None
+    kept = {key: value for key, value in goes_on.state_dict().items() if key.startswith("things.")}
+    assert kept and all(torch.equal(value, found.state_dict()[key]) for key, value in kept.items())
     wider = WorldModelConfig(encoder=EncoderConfig(width=64))
     with pytest.raises(ValueError, match="other sizes"):
         encoder_to_start_from(Recipe("x", start=SHIPPED.stem, model=wider))

@@ -34,7 +34,7 @@ from eval.moments import KINDS
 from eval.nuisances import boards_along, leaves, miscalibrated, rain_streaks, sensor_noise
 from eval.probes import DETECTIONS, REGRESSIONS, area_under_curve, fit_probe, r_squared
 from eval.surprise import SCORES, Usual, separation
-from training.cache import CacheConfig, build_cache
+from training.cache import CacheConfig, build_cache, sceneries_of
 from training.clips import Clips
 from training.dynamics import Latents
 
@@ -234,6 +234,23 @@ def test_displaced_moments_know_where_the_car_is_and_are_drawn_once(run: Path, t
     model = WorldModel(WorldModelConfig(), default_rig().digest).eval()
     scores = displacements.judge_where(model.encoder, first, {"same": again}, 0)
     assert scores["same"]["n"] == 8 and set(scores["same"]) == {"lateral_r2", "heading_r2", "n"}
+
+
+def test_a_drive_is_seen_in_two_sceneries_and_stays_the_same_drive(run: Path, tmp_path: Path) -> None:
+    config = CacheConfig(workers=1, looks=2, branch_share=0.0, sceneries=3)
+    pairs = [sceneries_of(config, number) for number in range(40)]
+    assert pairs == [sceneries_of(config, number) for number in range(40)]
+    assert {seed for pair in pairs for seed in pair} == {0, 1, 2} and all(own != other for own, other in pairs)
+    assert sceneries_of(replace(config, sceneries=1), 7) == (0, 0)
+    logs = sorted((run / "held" / "logs").glob("*.zarr"))[:1]
+    for name, sceneries in (("as it is", 1), ("placed anew", 3)):
+        build_cache(logs, tmp_path / name, default_rig(), replace(config, sceneries=sceneries), lambda _: None)
+    plain, anew = Clips.load(tmp_path / "as it is"), Clips.load(tmp_path / "placed anew")
+    assert all((anew.table[key] == column).all() for key, column in plain.table.items())
+    assert (anew.cameras_b == plain.cameras_b).all()
+    moved = [seed != 0 for seed in pairs[0]]
+    differs = [(x != y).mean() > 0.02 for x, y in ((plain.views_a, anew.views_a), (plain.views_b, anew.views_b))]
+    assert differs == moved
 
 
 def test_a_probe_used_to_imagination_reads_two_steps_at_a_time(run: Path) -> None:
