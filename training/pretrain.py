@@ -45,12 +45,18 @@ class PretrainConfig(BatchConfig):
     save_every: int = 100
 
     def rate(self, step: int) -> float:
-        """Share of the learning rate: up and down, and once more where the analogies come in later."""
-        first = self.analogies_from if self.analogies else 0
+        """Share of the learning rate: up and down, and once more where the analogies come in later.
+
+        What was left as it is (`settle`) rises from nothing afterwards: Adam's first steps are as long as its rate.
+        """
+        if step < self.settle:
+            return cosine_schedule(step, 2 * self.settle, self.warmup)
+        step, steps = step - self.settle, self.steps - self.settle
+        first = max(self.analogies_from - self.settle, 0) if self.analogies else 0
         if step < first:
             return cosine_schedule(step, first, self.warmup)
         share = self.analogy_rate if first else 1.0
-        return share * cosine_schedule(step - first, self.steps - first, self.warmup)
+        return share * cosine_schedule(step - first, steps - first, self.warmup)
 
 
 class Pretrainer(nn.Module):
