@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,7 @@ class PretrainConfig(BatchConfig):
     analogy_weight: float = 0.5
     thing_weight: float = 1.0  # of twins and analogies asked of the slots for things, where there are some
     analogy_rate: float = 0.6  # of the learning rate, once analogies come in: more would undo what is known by then
+    thing_rate: float = 1.0  # of the learning rate, for the slots for things: those that know something forget it soon
     settle: int = 0  # steps in which a given encoder is left as it is, while what its objective needs learns to read it
     half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
     save_every: int = 100
@@ -70,6 +72,13 @@ class Pretrainer(nn.Module):
         self.predictor = LatentPredictor(PredictorConfig(self.scene, encoder.latent_dim, width=96, layers=1, members=1))
         self.inverse = InverseDynamics(size)
         self.behavior = InverseDynamics(size)
+
+    def paced(self, config: PretrainConfig) -> list[dict[str, Any]]:
+        """The parameters by pace, which is a factor on the learning rate: slots for things may have one of their own."""
+        things = [] if self.encoder.things is None else list(self.encoder.things.parameters())
+        kept = {id(parameter) for parameter in things}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in kept]
+        return [{"params": others, "pace": 1.0}, {"params": things, "pace": config.thing_rate}][: 2 if things else 1]
 
     def loss(
         self, batch: Batch, groups: Tensor, config: PretrainConfig, generator: torch.Generator, frozen: bool = False
@@ -242,7 +251,7 @@ def pretrain(
         model.encoder.load_state_dict(start.state_dict(), strict=False)
     model = model.to(ranks.device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
+        model.paced(config), config.learning_rate, (0.9, 0.98), weight_decay=config.weight_decay
     )
     path = run.checkpoints / "pretrain.pt"
     first = restore(path, model, optimizer)
@@ -251,7 +260,7 @@ def pretrain(
     for step, (batch, groups, read_s) in read_ahead(draw, first, config.steps):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * config.rate(step)
+            group["lr"] = config.learning_rate * config.rate(step) * group["pace"]
         began = time.monotonic()
         loss, terms, latents = model.loss(batch.to(ranks.device), groups, config, generator, step < config.settle)
         optimizer.zero_grad()
