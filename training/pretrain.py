@@ -74,7 +74,7 @@ class Pretrainer(nn.Module):
         self.behavior = InverseDynamics(size)
 
     def paced(self, config: PretrainConfig) -> list[dict[str, Any]]:
-        """The parameters by pace, which is a factor on the learning rate: slots for things may have one of their own."""
+        """The parameters by pace, a factor on the learning rate: slots for things may have one of their own."""
         things = [] if self.encoder.things is None else list(self.encoder.things.parameters())
         kept = {id(parameter) for parameter in things}
         others = [parameter for parameter in self.parameters() if id(parameter) not in kept]

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from drivesim.datatypes import EgoState
+from drivesim.models.encoder import EncoderConfig
 from drivesim.town.state import KIND_FREE, TownState
 from drivesim.town.town import Town
 from drivesim.worlds.routes import lane_map
 from training.analogies import ADDED, LAMPS_OFF, LAMPS_ON, MOVED, SHARES, TO_GREEN, TO_RED, Change
 from training.interventions import KINDS, Addition, add, from_ego, intervene, other_walker
-from training.pretrain import PretrainConfig, analogy_contrast, twin_contrast
+from training.pretrain import PretrainConfig, Pretrainer, analogy_contrast, twin_contrast
 
 
 def a_town() -> tuple[Town, int]:
@@ -185,3 +186,21 @@ def test_a_stance_is_the_same_world_seen_from_elsewhere() -> None:
     left = np.array([there.x_m - 3.0, there.y_m - 4.0]) @ [-math.sin(1.0), math.cos(1.0)]
     assert left == pytest.approx(change.left_m) and there.yaw_rad == pytest.approx(1.0 + change.turned_rad)
     assert Change(ADDED, change.addition).seen_from(here) is here
+
+
+def test_what_was_left_as_it_is_warms_up_afterwards() -> None:
+    gentle = PretrainConfig(steps=120, settle=20, warmup=0.1)
+    rates = [gentle.rate(step) for step in range(120)]
+    assert rates[20] == 0.1 and max(rates[20:30]) == rates[29] == 1.0 and rates[-1] < 0.01
+    late = PretrainConfig(steps=120, settle=20, analogies=4, analogies_from=60)
+    assert late.rate(59) < 0.02 and late.rate(60) < late.rate(61) < late.rate(62)
+
+
+def test_slots_for_things_learn_at_a_pace_of_their_own() -> None:
+    config = PretrainConfig(thing_rate=0.03)
+    together = Pretrainer(EncoderConfig(things=2))
+    first, things = together.paced(config)
+    assert (first["pace"], things["pace"]) == (1.0, 0.03)
+    assert {id(p) for p in things["params"]} == {id(p) for p in together.encoder.things.parameters()}  # type: ignore[union-attr]
+    assert len(first["params"]) + len(things["params"]) == len(list(together.parameters()))
+    assert [group["pace"] for group in Pretrainer(EncoderConfig()).paced(config)] == [1.0]
