@@ -29,7 +29,7 @@ from drivesim.recording.branches import branch_readouts, drive_branch, stage
 from drivesim.town.render import Appearance
 from drivesim.town.state import TownState
 from drivesim.town.weather import PRESETS, preset
-from drivesim.worlds.town_world import picture
+from drivesim.worlds.town_world import SCENERY_SEED, picture
 from training.labels import READOUT_COLUMNS, future_risks, readouts
 
 Array = NDArray[np.float64]
@@ -64,7 +64,7 @@ def sceneries_of(config: CacheConfig, number: int) -> tuple[int, int]:
     neither be what two pictures of a moment have in common, nor be learned by heart with the town.
     """
     if config.sceneries == 1:
-        return 0, 0
+        return SCENERY_SEED, SCENERY_SEED
     own, other = np.random.default_rng([config.seed, 59, number]).choice(config.sceneries, 2, replace=False)
     return int(own), int(other)
 

@@ -21,7 +21,7 @@ from drivesim.town.town import Town
 from drivesim.worlds.carla_frames import mirrored, pose_from_carla
 from drivesim.worlds.ego_motion import EgoMotion
 from drivesim.worlds.routes import lane_map
-from drivesim.worlds.town_world import actor_states, light_states
+from drivesim.worlds.town_world import SCENERY_SEED, actor_states, light_states
 
 Array = NDArray[np.float64]
 DT_S = 0.05
@@ -37,11 +37,11 @@ def _renderer(town: str, scenery: int) -> TownRenderer:
     return TownRenderer(lane_map(town).network, seed=scenery)
 
 
-def stage(town: str, scenery: int = 0) -> tuple[Town, TownRenderer]:
+def stage(town: str, scenery: int = SCENERY_SEED) -> tuple[Town, TownRenderer]:
     """A town and its renderer, kept between logs of the same town.
 
     Args:
-        scenery: the seed by which houses, trees and props are placed; 0 is the town as it is driven in.
+        scenery: the seed by which houses, trees and props are placed; by default as where it is driven in.
     """
     return _town(town), _renderer(town, scenery)
 
