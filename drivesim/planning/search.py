@@ -9,7 +9,7 @@ CEM: Rubinstein 1999; iCEM: Pinneri et al. 2020; MPPI: Williams et al. 2017; by 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from drivesim.planning.proposals import Futures, drive_route
 Array = NDArray[np.float64]
 
 SLOWEST_MPS2, FASTEST_MPS2 = -6.0, 2.5
+DECIMALS = 6  # of m/s2 and 1/m: actions that agree so far are the same drive
 
 
 class Imagination(Protocol):
@@ -97,14 +98,20 @@ class Problem:
         return drive_route(self.ego.speed_mps, self.route, wanted)
 
     def evaluate(self, wanted: Array) -> Candidates:
-        """Drive, imagine and score acceleration profiles (k, p)."""
+        """Drive, imagine and score acceleration profiles (k, p).
+
+        Limits, bends and standing still make many of them the same drive: each drive is imagined once.
+        """
         futures = self.drive(wanted)
-        imagined, disagreement = self.model.imagine(self.context, self.ego.speed_mps, futures.actions)
-        risk = self.risks(futures, imagined, 0.0)
+        rows, back = distinct(futures.actions)
+        driven = futures.take(rows)
+        imagined, disagreement = self.model.imagine(self.context, self.ego.speed_mps, driven.actions)
+        risk = self.risks(driven, imagined, 0.0)
         if self.config.margin_m > 0.0:
-            risk[..., :2] = np.maximum(risk[..., :2], self.risks(futures, imagined, self.config.margin_m)[..., :2])
+            risk[..., :2] = np.maximum(risk[..., :2], self.risks(driven, imagined, self.config.margin_m)[..., :2])
         doubt = np.asarray(disagreement, dtype=np.float64).mean(1)
-        return self.scored(wanted, futures, risk, doubt, np.asarray(imagined[:, 0]))
+        found = self.scored(wanted, futures, risk[back], doubt[back], np.asarray(imagined[:, 0])[back])
+        return replace(found, imagined=len(rows))
 
     def risks(self, futures: Futures, imagined: Any, farther_m: float) -> Array:
         """Probabilities (k, p, 3) at imagined moments, each asked for so much farther along the way."""
@@ -122,6 +129,14 @@ class Problem:
             weight,
         )  # fmt: skip
         return Candidates(wanted, futures, np.sum(list(terms.values()), axis=0), terms, doubt, ahead, len(wanted))
+
+
+def distinct(actions: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows (m,) of actions (k, p, 2) that differ, in their order, and for each of the k which of the m it is."""
+    keys = dict[bytes, int]()
+    back = [keys.setdefault(row.tobytes(), len(keys)) for row in np.round(actions, DECIMALS) + 0.0]
+    first = [back.index(number) for number in range(len(keys))]
+    return np.array(first, np.int64), np.array(back, np.int64)
 
 
 Strategy = Callable[[Problem, Candidates, np.random.Generator], Candidates]

@@ -26,7 +26,7 @@ from drivesim.planning import gradient
 from drivesim.planning.cost import LatentPlannerConfig, cost_terms
 from drivesim.planning.kinematics import imagined_kinematics, kinematics
 from drivesim.planning.latent_planner import LatentPlanner
-from drivesim.planning.proposals import drive_route, two_phase
+from drivesim.planning.proposals import drive_route, held, two_phase
 from drivesim.planning.search import STRATEGIES, Candidates, Problem, search, spread, to_knots
 
 PROPOSALS = np.concatenate([two_phase(6), np.random.default_rng(7).normal(0.0, 2.0, (12, 6))])
@@ -74,9 +74,24 @@ def test_no_strategy_ends_dearer_than_the_best_proposal(model: WorldModel, name:
     proposed, found = problem.evaluate(PROPOSALS), search(problem, PROPOSALS, np.random.default_rng(1))
     assert found.costs.min() <= proposed.costs.min()
     np.testing.assert_array_equal(found.wanted[: len(PROPOSALS)], PROPOSALS)
-    assert found.imagined >= len(found.wanted) == len(found.costs) == len(found.doubt) == len(found.ahead)
+    assert len(found.wanted) == len(found.costs) == len(found.doubt) == len(found.ahead)
+    assert proposed.imagined <= found.imagined <= len(found.wanted) + (name == "gradient") * 4 * 4
     np.testing.assert_allclose(np.sum(list(found.terms.values()), axis=0), found.costs)
     assert found.wanted.min() >= -6.0
+
+
+@pytest.mark.parametrize("speed_mps", [0.0, 3.0, 8.0])
+def test_each_drive_is_imagined_once_and_costs_what_it_costs_alone(model: WorldModel, speed_mps: float) -> None:
+    problem = a_problem(model, speed_mps=speed_mps)
+    wanted = held(6)
+    found = problem.evaluate(wanted)
+    assert found.imagined == len(np.unique(np.round(found.futures.actions, 6), axis=0))
+    assert (found.imagined < len(wanted)) == (speed_mps != 3.0)  # braking while standing, going on at the limit
+    alone = [problem.evaluate(row[None]) for row in wanted]
+    np.testing.assert_allclose(found.costs, [one.costs[0] for one in alone], rtol=1e-5)
+    np.testing.assert_allclose(found.ahead, np.concatenate([one.ahead for one in alone]), atol=1e-4)
+    for name, values in found.terms.items():
+        np.testing.assert_allclose(values, [one.terms[name][0] for one in alone], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
