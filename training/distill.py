@@ -3,11 +3,12 @@
     python -m training.distill runs/nano                             # for the shipped checkpoint
     python -m training.distill runs/nano --checkpoint runs/nano/checkpoints/last
 
-The search runs on encoded latents of logged training moments, at the eagernesses that driving brings about. The head
-learns what it found of every standing profile: a profile is as likely as it is cheap, so that one state teaches about
-all of them and a near miss costs little. No logged action and no truth is a label: the teacher is the planner's own
-imagination. The file lies beside the checkpoint and is bound to its encoder. One drive in ten is kept out, and says how
-much of what searching adds to the policy's own answer the head keeps, in units of the planner's cost.
+The search runs on latents of logged training moments, at the eagernesses that driving brings about; any run's cache
+will do, and where its latents are of another encoder they are encoded here. The head learns what the search found of
+every standing profile: a profile is as likely as it is cheap, so that one state teaches about all of them and a near
+miss costs little. No logged action and no truth is a label: the teacher is the planner's own imagination. The file lies
+beside the checkpoint and is bound to its encoder. One drive in ten is kept out, and says how much of what searching
+adds to the policy's own answer the head keeps, in units of the planner's cost.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from drivesim.planning.proposals import FIRST_MPS2, HELD_MPS2, THEN_MPS2
 from drivesim.planning.search import Candidates, Problem, search
 from drivesim.runs import code_version
 from training.clips import Clips
-from training.dynamics import Latents, load_latents
+from training.critic import encode_rows, kept_latents
+from training.dynamics import Latents
 from training.heads import with_past
 from training.pretrain import cosine_schedule
 from training.recording import logs_of
@@ -44,7 +46,6 @@ Rows = NDArray[np.int64]
 Array = NDArray[np.float64]
 CRAWL_MPS = LatentPlannerConfig().crawl_mps
 NOWHERE = Scenario("distill-v1", "Drivetown", "", (), 0.0)  # a planner is reset for one, and does not look at it
-SAME_LATENTS = 0.1  # of a standard deviation: a checkpoint holds its standardisation in half precision
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,19 @@ class Logs:
         return frame.observation
 
 
-def require_same(model: WorldModel, latents: Latents) -> None:
-    """Raise ConfigError unless the latents are those of the model's encoder, as their standardisation tells."""
-    off = max(
-        float(((latents.mean - model.mean) / latents.scale).abs().max()),
-        float((latents.scale / model.scale - 1.0).abs().max()),
-    )
-    if off > SAME_LATENTS:
-        raise ConfigError(
-            f"the run's latents are of another encoder than the checkpoint's (off by {off:.2g}): name its run"
-        )
+def latents_of(model: WorldModel, clips: Clips, kept: Path, tell: Callable[[str, float], None]) -> Latents:
+    """The cache's ticks in both looks by the checkpoint's own encoder: those the run kept, or encoded here."""
+    found = kept_latents(model, clips, kept)
+    if found is not None:
+        return found
+    looks = list[Tensor]()
+    for views, cameras in ((clips.views_a, clips.cameras_a), (clips.views_b, clips.cameras_b)):
+        parts = list[Tensor]()
+        for rows in np.array_split(np.arange(len(clips.episode)), 10):
+            tell("encoding", (len(looks) + len(parts) / 10) / 2)
+            parts.append(encode_rows(model, views, clips.intrinsics, cameras, rows))
+        looks.append(torch.cat(parts))
+    return Latents(looks[0], looks[1], looks[0][:0], model.mean, model.scale)
 
 
 def eagernesses(speeds: NDArray[np.float32], config: DistillConfig, rng: np.random.Generator) -> Array:
@@ -237,11 +241,11 @@ def distill(
     """Search, learn, judge, save; returns the card. `tell` hears what is done and how much of it.
 
     Raises:
-        ConfigError: the run is not the one that the checkpoint's encoder came from.
+        ConfigError: the logs are not those that the cache was made from.
     """
     model = WorldModel.load(checkpoint)
-    clips, latents = Clips.load(run / "cache"), load_latents(run / "checkpoints" / "latents.pt")
-    require_same(model, latents)
+    clips = Clips.load(run / "cache")
+    latents = latents_of(model, clips, run / "checkpoints" / "latents.pt", tell)
     logs, planner = Logs(run / "logs", clips), LatentPlanner(model)
     rng = np.random.default_rng([config.seed, 13])
     drives = rng.permutation(len(logs.paths))

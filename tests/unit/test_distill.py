@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from drivesim.build import make_planner
-from drivesim.config import ConfigError
 from drivesim.datatypes import default_rig
 from drivesim.models import CheckpointError, WorldModel
 from drivesim.models.distilled import DistilledConfig, DistilledPolicy, around_the_peak, distilled_path
 from drivesim.planning.distilled import DistilledPlanner
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
-from training.distill import DistillConfig, Lessons, distill, eagernesses, learn
+from training.clips import Clips
+from training.distill import DistillConfig, Lessons, distill, eagernesses, latents_of, learn
 from training.train import load_recipe, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "smoke.toml"
@@ -106,8 +106,13 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
     assert card["judged"]["regret_best_standing"] >= -1e-9, "the search tried all of them, and more"
     planner = DistilledPlanner(model, DistilledPolicy.load(distilled_path(checkpoint), model.digest))
     assert isinstance(planner, LatentPlanner) and planner.name == "latent-distilled" and default_rig() is not None
+    own = torch.load(tmp_path / "run" / "checkpoints" / "latents.pt", weights_only=True)
+    clips, nowhere = Clips.load(tmp_path / "run" / "cache"), tmp_path / "nothing.pt"
+    encoded = latents_of(model, clips, nowhere, lambda _what, _share: None)
+    for look in ("a", "b"):
+        assert float((getattr(encoded, look) - own[look]).square().mean()) < 0.01
     other = WorldModel(model.config, model.rig_digest).eval()
     other.mean += 1.0
     other.save(tmp_path / "other.safetensors", {})
-    with pytest.raises(ConfigError, match="of another encoder"):
-        distill(tmp_path / "run", tmp_path / "other.safetensors", None, small, lambda _what, _share: None)
+    card = distill(tmp_path / "run", tmp_path / "other.safetensors", None, small, lambda _what, _share: None)
+    assert card["encoder"] == WorldModel.load(tmp_path / "other.safetensors").digest != model.digest
