@@ -53,7 +53,8 @@ class BatchTracker:
         times = np.concatenate([[0.0], times_s])
         speeds = np.concatenate([np.maximum(start_mps, 0.0)[:, None], speeds_mps], axis=1)
         at = [_interpolated(since_s + ahead * window, times, speeds) for ahead in range(3)]
-        hold = (now_mps < config.hold_speed_mps) & (np.maximum(at[1], at[2]) < 0.1)
+        stays = (np.maximum(at[1], at[2]) < 0.1) & (at[2] - at[0] < config.setting_off_mps)
+        hold = (now_mps < config.hold_speed_mps) & stays
         error = at[0] - now_mps
         dt_s = np.where(self._last_s >= 0.0, np.minimum(time_s - self._last_s, 0.2), 0.0)
         limit = config.integral_limit_mps2

@@ -49,7 +49,8 @@ class TrackerConfig:
     settle_min_m: float = 3.0  # ... but never over less than this distance
     settle_max_m: float = 9.0
     preview_s: float = 0.1  # steering acts late by about this much
-    hold_speed_mps: float = 0.3  # below it, a plan that stands still is held with the brake
+    hold_speed_mps: float = 0.3  # below it, a plan that stands still is held with the brake ...
+    setting_off_mps: float = 0.01  # ... unless it gains so much in two windows: gentle plans, made anew, must start, too
     max_acceleration_mps2: float = 4.0
     max_deceleration_mps2: float = 8.0
     max_curvature_1pm: float = 0.3
@@ -160,7 +161,8 @@ class TrajectoryTracker:
         speeds = np.concatenate([[max(plan_ego.speed_mps, 0.0)], plan.trajectory.speeds_mps])
         window = config.feedforward_window_s
         at = np.interp([now_s, now_s + window, now_s + 2.0 * window], times, speeds)
-        if ego.speed_mps < config.hold_speed_mps and max(at[1], at[2]) < 0.1:
+        stays = max(at[1], at[2]) < 0.1 and at[2] - at[0] < config.setting_off_mps
+        if ego.speed_mps < config.hold_speed_mps and stays:
             self._integral_mps2 = 0.0
             return 0.0, True
         error = float(at[0]) - ego.speed_mps

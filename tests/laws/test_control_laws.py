@@ -133,3 +133,22 @@ def test_a_mirrored_plan_gets_a_mirrored_control() -> None:
     right = TrajectoryTracker().control(plan_for(actions * [1, -1], 6.0), ego, mirror)
     assert left.steer == pytest.approx(-right.steer)
     assert (left.throttle, left.brake) == pytest.approx((right.throttle, right.brake))
+
+
+@pytest.mark.parametrize("acceleration", [0.05, 0.1, 0.3])
+def test_a_gentle_plan_that_is_made_anew_all_the_time_starts_the_car(acceleration: float) -> None:
+    """A planner plans from where it stands four times a second: held until it is faster, it would stand for ever."""
+    world, frame = start(0.0)
+    tracker = TrajectoryTracker()
+    for tick in range(60):
+        if tick % 5 == 0:
+            plan_ego = frame.ego
+            plan = plan_for(np.tile([acceleration, 0.0], (12, 1)), plan_ego.speed_mps)
+        frame = world.step(tracker.control(plan, plan_ego, frame.ego))
+    assert frame.ego.speed_mps == pytest.approx(3.0 * acceleration, rel=0.2)
+
+
+def test_a_plan_that_stands_holds_the_brake_though_it_goes_on_later() -> None:
+    frame = start(0.0)[1]
+    plan = plan_for(np.array([[0.0, 0.0]] * 4 + [[1.0, 0.0]] * 8), 0.0)
+    assert TrajectoryTracker().control(plan, frame.ego, frame.ego).brake == 1.0
