@@ -38,7 +38,7 @@ class LatentPlannerConfig:
     risk_floor: float = 0.03  # probabilities below it are what the heads say of an empty street
     margin_m: float = 1.5  # collisions and near misses are asked for so much farther on, too; the likelier counts
     progress_weight: float = 1.5
-    cruise_mps: float = 6.0  # no faster than what it sees in time to stop for
+    cruise_mps: float = 7.0  # no faster than what it sees in time to stop for
     crawl_mps: float = 4.0  # slower than this is time lost
     patience_s: float = 2.0  # with more of it lost than this, progress counts more and more ...
     impatience_1ps: float = 1.0  # ... by this share a second ...
