@@ -42,7 +42,8 @@ class LatentPlannerConfig:
     crawl_mps: float = 4.0  # slower than this is time lost
     patience_s: float = 2.0  # with more of it lost than this, progress counts more and more ...
     impatience_1ps: float = 1.0  # ... by this share a second ...
-    impatience_cap: float = 10.0  # ... up to this factor: a static scene must not hold the car for ever ...
+    impatience_cap: float = 30.0  # ... up to this factor: a static scene must not hold the car for ever ...
+    habit_cap: float = 10.0  # ... but what is likely is never got used to: floors of risk rise with the factor up to this
     calm: float = 0.6  # ... but this share of it is gone half a metre a second above a crawl
     progress_scale_m: float = 15.0
     band: tuple[float, float] = (0.15, 0.75)  # the policy's quantiles between which imagination decides freely
@@ -80,12 +81,14 @@ def cost_terms(
 
     A collision costs twice: by its probability, and by how many times likelier it is than on an empty street. A head
     that was taught of rare things calls them too rare; that braking makes one twenty times rarer it knows well. Whoever
-    is held up gets used to what stays: the floors of collisions and near misses rise with the eagerness. The trust in
-    the policy does not fade with it: where the policy brakes, too, something is there.
+    is held up gets used to what stays: the floors of collisions and near misses rise with the eagerness, up to where a
+    risk is more than a doubt. The trust in the policy does not fade with it: where the policy brakes, too, something is
+    there.
     """
     c = config
-    risk, odds = (risk - c.risk_floor).clip(0.0, None), _log((risk[..., 0] / (c.odds_floor * eager)).clip(1.0, None))
-    used_to = c.risk_floor * (eager - 1.0)
+    habit = min(eager, c.habit_cap)
+    risk, odds = (risk - c.risk_floor).clip(0.0, None), _log((risk[..., 0] / (c.odds_floor * habit)).clip(1.0, None))
+    used_to = c.risk_floor * (habit - 1.0)
     first = accelerations[:, :2].mean(1)
     faster, slower = (first - float(policy[2])).clip(0.0, None), (float(policy[1]) - first).clip(0.0, None)
     change = accelerations[:, 1:] - accelerations[:, :-1]

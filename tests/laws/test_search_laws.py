@@ -278,7 +278,11 @@ def test_who_is_held_up_gets_used_to_what_stays_but_not_to_a_red_light_nor_to_a_
     assert all(eager[name] < calm[name] for name in ("collision", "odds", "near", "progress"))
     assert eager["red light"] == calm["red light"] > 0.0
     assert eager["trust"] == calm["trust"] > 0.0
-    assert costs_of(1.0, LatentPlannerConfig().impatience_cap)["collision"] > 10.0, "never used to a certain crash"
+    c = LatentPlannerConfig()
+    assert costs_of(1.0, c.impatience_cap)["collision"] > 10.0, "never used to a certain crash"
+    long, longest = costs_of(0.5, c.habit_cap), costs_of(0.5, c.impatience_cap)
+    assert all(long[name] == longest[name] > 0.0 for name in ("collision", "odds", "near")), "a likely risk stays one"
+    assert longest["progress"] == pytest.approx(long["progress"] * c.impatience_cap / c.habit_cap)
 
 
 def test_who_drives_need_not_press_on() -> None:
