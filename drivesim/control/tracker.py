@@ -50,7 +50,7 @@ class TrackerConfig:
     settle_max_m: float = 9.0
     preview_s: float = 0.1  # steering acts late by about this much
     hold_speed_mps: float = 0.3  # below it, a plan that stands still is held with the brake ...
-    setting_off_mps: float = 0.01  # ... unless it gains so much in two windows: gentle plans, made anew, must start, too
+    setting_off_mps: float = 0.01  # ... unless it gains so much in two windows: gentle plans must start, too
     max_acceleration_mps2: float = 4.0
     max_deceleration_mps2: float = 8.0
     max_curvature_1pm: float = 0.3
