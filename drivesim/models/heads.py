@@ -113,6 +113,32 @@ class SlotQuery(nn.Module):
         parts = [found.transpose(1, 2).reshape(b, -1), asked, self.latent(latents.flatten(1))]
         return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
 
+    def of_moments(self, now: Tensor, then: Tensor, kinematics: Tensor) -> Tensor:
+        """`forward` for b moments imagined from one present, each asked q questions: the slots are read once.
+
+        Args:
+            now: (n, d); then: (b, n, d); kinematics: (b, q, columns).
+
+        Returns:
+            (b, q, outputs).
+        """
+        (b, q), n = kinematics.shape[:2], len(now)
+        read = [
+            self.key_value(self.mix(self.slot(slots) + place)).expand(b, -1, -1)
+            for slots, place in ((now, self.place[:n]), (then, self.place[n:]))
+        ]
+        asked = self.kinematic(kinematics)
+        query, key, value = (
+            x.view(b, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
+            for x in (self.query(asked), *torch.cat(read, dim=1).chunk(2, dim=-1))
+        )
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        half = now.numel()
+        of_now, of_then = self.latent.weight[:, :half], self.latent.weight[:, half:]
+        overview = then.flatten(1) @ of_then.T + (of_now @ now.flatten() + self.latent.bias)
+        parts = [found.transpose(1, 2).reshape(b, q, -1), asked, overview[:, None].expand(-1, q, -1)]
+        return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
+
 
 class Panel(nn.Module):
     """A head for each group of slots. In training each row is answered by one of them, drawn; then by their mean."""
@@ -126,6 +152,12 @@ class Panel(nn.Module):
         parts = torch.split(latents, self.groups, dim=2)  # type: ignore[no-untyped-call, arg-type]
         return torch.stack([head(part, kinematics) for head, part in zip(self.heads, parts, strict=True)])
 
+    def of_moments(self, now: Tensor, then: Tensor, kinematics: Tensor) -> Tensor:
+        """The mean of `of_moments` of the heads."""
+        groups = list(self.groups)
+        parts = zip(self.heads, torch.split(now, groups), torch.split(then, groups, dim=1), strict=True)  # type: ignore[no-untyped-call]
+        return torch.stack([of_moments(head, own, later, kinematics) for head, own, later in parts]).mean(0)
+
     def forward(self, latents: Tensor, kinematics: Tensor) -> Tensor:
         """As the heads: latents (b, 2, n, d), kinematics (b, columns) -> (b, outputs)."""
         answers = self.answers(latents, kinematics)
@@ -133,6 +165,17 @@ class Panel(nn.Module):
             return answers.mean(0)
         asked = torch.randint(len(answers), (len(latents),), device=latents.device)
         return answers[asked, torch.arange(len(latents), device=latents.device)]
+
+
+def of_moments(head: nn.Module, now: Tensor, then: Tensor, kinematics: Tensor) -> Tensor:
+    """What any head says of moments (b, n, d) imagined from one present (n, d), asked (b, q, columns): (b, q, outputs).
+
+    For use, not for training: there a panel draws who answers.
+    """
+    if isinstance(head, (SlotQuery, Panel)):
+        return head.of_moments(now, then, kinematics)
+    pair = torch.stack([now.expand(len(then), -1, -1), then], dim=1)
+    return torch.stack([head(pair, kinematics[:, i]) for i in range(kinematics.shape[1])], dim=1)
 
 
 OUTPUTS = {

@@ -24,6 +24,7 @@ from drivesim.models.heads import (
     acceleration_quantile,
     expected_acceleration,
     make_head,
+    of_moments,
 )
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.models.views import ViewLayout
@@ -113,16 +114,19 @@ class WorldModel(nn.Module):
     def risks(
         self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Calibrated probabilities (k, p, 3) of RISKS at imagined moments (k, p, n, d) with kinematics (k, p, 16)."""
+        """Calibrated probabilities (k, p, q, 3) of RISKS at imagined moments (k, p, n, d), each asked q times.
+
+        Args:
+            current: (n, d) the latent from which it was imagined.
+            kinematics: (k, p, q, 16).
+        """
         risk = self.risk_tensors(torch.from_numpy(current), imagined, torch.from_numpy(kinematics))
         return np.asarray(risk.numpy())
 
     def risk_tensors(self, current: Tensor, imagined: Tensor, kinematics: Tensor) -> Tensor:
-        """`risks` with gradients: current (n, d), imagined (k, p, n, d), kinematics (k, p, 16)."""
-        k, p = imagined.shape[:2]
-        pair = torch.stack([current.expand(k * p, -1, -1), imagined.flatten(0, 1)], dim=1)
-        logits = self.risk(pair, kinematics.flatten(0, 1)) / self.risk_temperature
-        return torch.as_tensor(logits.sigmoid().view(k, p, -1))
+        """`risks` with gradients: current (n, d), imagined (k, p, n, d), kinematics (k, p, q, 16)."""
+        logits = of_moments(self.risk, current, imagined.flatten(0, 1), kinematics.flatten(0, 1))
+        return torch.as_tensor((logits / self.risk_temperature).sigmoid().view(*kinematics.shape[:3], -1))
 
     @torch.no_grad()
     def accelerations(

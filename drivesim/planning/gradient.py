@@ -33,7 +33,7 @@ class DifferentiableModel(Protocol):
         ...
 
     def risk_tensors(self, current: Tensor, imagined: Tensor, kinematics: Tensor) -> Tensor:
-        """Probabilities (k, p, 3)."""
+        """Probabilities (k, p, q, 3) of moments (k, p, n, d), each asked about q times: kinematics (k, p, q, 16)."""
         ...
 
 
@@ -138,10 +138,10 @@ def objective(problem: Problem, route: TensorRoute, wanted: Tensor) -> Tensor:
     futures = drive(problem.ego.speed_mps, route, wanted)
     context = torch.from_numpy(problem.context)
     imagined, disagreement = model.imagine_tensors(context, problem.ego.speed_mps, futures.actions.float())
-    risk = model.risk_tensors(context[1], imagined, features(problem.motion, futures)).double()
-    if (margin_m := problem.config.margin_m) > 0.0:
-        beyond = model.risk_tensors(context[1], imagined, features(problem.motion, futures, margin_m)).double()
-        risk = torch.cat([torch.maximum(risk[..., :2], beyond[..., :2]), risk[..., 2:]], dim=-1)
+    margins = (0.0, problem.config.margin_m) if problem.config.margin_m > 0.0 else (0.0,)
+    asked = torch.stack([features(problem.motion, futures, margin) for margin in margins], dim=2)
+    told = model.risk_tensors(context[1], imagined, asked).double()
+    risk = torch.cat([told[..., :2].amax(2), told[:, :, 0, 2:]], dim=-1)
     weight = torch.from_numpy(problem.config.discount ** np.arange(wanted.shape[1]))
     terms = cost_terms(
         problem.config, problem.eager, risk, disagreement.double().mean(1), futures.actions[..., 0],

@@ -95,8 +95,8 @@ class ExactBranches:
     def risks(
         self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """What was imagined is what happens."""
-        return np.asarray(imagined, dtype=np.float32)
+        """What was imagined is what happens, whatever is asked."""
+        return np.repeat(np.asarray(imagined, np.float32)[:, :, None], kinematics.shape[2], axis=2)
 
     def happens(self, actions: Array, poses: Array, speeds_mps: Array) -> Array:
         """Drive one branch: events (p, 3) in {0, 1} at each step; after a collision nothing gets better.

@@ -37,7 +37,10 @@ class Imagination(Protocol):
     def risks(
         self, current: NDArray[np.float32], imagined: Any, kinematics: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Probabilities (k, p, 3) of collision, near miss and red light at imagined moments."""
+        """Probabilities (k, p, q, 3) of collision, near miss and red light at imagined moments (k, p, n, d).
+
+        Each moment is asked about q times: kinematics (k, p, q, 16).
+        """
         ...
 
 
@@ -106,18 +109,18 @@ class Problem:
         rows, back = distinct(futures.actions)
         driven = futures.take(rows)
         imagined, disagreement = self.model.imagine(self.context, self.ego.speed_mps, driven.actions)
-        risk = self.risks(driven, imagined, 0.0)
-        if self.config.margin_m > 0.0:
-            risk[..., :2] = np.maximum(risk[..., :2], self.risks(driven, imagined, self.config.margin_m)[..., :2])
+        risk = self.risks(driven, imagined)
         doubt = np.asarray(disagreement, dtype=np.float64).mean(1)
         found = self.scored(wanted, futures, risk[back], doubt[back], np.asarray(imagined[:, 0])[back])
         return replace(found, imagined=len(rows))
 
-    def risks(self, futures: Futures, imagined: Any, farther_m: float) -> Array:
-        """Probabilities (k, p, 3) at imagined moments, each asked for so much farther along the way."""
-        distances = futures.distances_m + farther_m
-        features = imagined_kinematics(self.motion, futures.speeds_mps, futures.actions, distances)
-        return self.model.risks(self.context[1], imagined, features).astype(np.float64)
+    def risks(self, futures: Futures, imagined: Any) -> Array:
+        """Probabilities (k, p, 3) at imagined moments; of collisions and near misses, here or a margin farther on."""
+        margins = (0.0, self.config.margin_m) if self.config.margin_m > 0.0 else (0.0,)
+        speeds, actions, distances = futures.speeds_mps, futures.actions, futures.distances_m
+        asked = [imagined_kinematics(self.motion, speeds, actions, distances + margin) for margin in margins]
+        told = self.model.risks(self.context[1], imagined, np.stack(asked, axis=2)).astype(np.float64)
+        return np.concatenate([told[..., :2].max(2), told[:, :, 0, 2:]], axis=-1)
 
     def scored(
         self, wanted: Array, futures: Futures, risk: Array, doubt: Array, ahead: NDArray[np.float32]

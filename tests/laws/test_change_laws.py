@@ -13,7 +13,7 @@ from torch import Tensor
 from drivesim.config import ConfigError
 from drivesim.datatypes import default_rig
 from drivesim.models.encoder import EncoderConfig, SlotEncoder, moved
-from drivesim.models.heads import HeadConfig, Panel, make_head
+from drivesim.models.heads import HeadConfig, Panel, make_head, of_moments
 from drivesim.models.views import VIEW_HEIGHT_PX, VIEW_WIDTH_PX, ViewLayout
 from drivesim.runs import Run
 from training.analogies import MOVED
@@ -234,3 +234,17 @@ def test_slots_for_things_learn_in_stage_one_and_shape_the_tokens(things: int) -
         told[0].sum().backward()  # type: ignore[no-untyped-call]
         weight = model.encoder.stem[0].weight.grad
         assert weight is not None and float(weight.abs().sum()) > 0.0
+
+
+@pytest.mark.parametrize("kind", ["towers", "slots"])
+@pytest.mark.parametrize("groups", [(), (16, 4)])
+def test_several_questions_about_moments_of_one_present_are_answered_as_each_alone(
+    kind: str, groups: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    head = make_head("risk", HeadConfig(latent_size=160, slots=20, groups=groups, risk=kind)).eval()
+    now, then, asked = torch.randn(20, 8), torch.randn(5, 20, 8), torch.randn(5, 3, 16)
+    pair = torch.stack([now.expand(5, -1, -1), then], dim=1)
+    with torch.no_grad():
+        alone = torch.stack([head(pair, asked[:, i]) for i in range(3)], dim=1)
+        torch.testing.assert_close(of_moments(head, now, then, asked), alone, rtol=1e-4, atol=1e-5)

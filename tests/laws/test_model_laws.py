@@ -334,7 +334,7 @@ class KnownRisk:
         return torch.zeros(k, p, 2, 2), torch.zeros(k, p)
 
     def risks(self, current: np.ndarray, imagined: torch.Tensor, kinematics: np.ndarray) -> np.ndarray:
-        risk = np.zeros((*kinematics.shape[:2], 3), np.float32)
+        risk = np.zeros((*kinematics.shape[:3], 3), np.float32)
         risk[..., 0] = kinematics[..., 15] * 20.0 > self.wall_m
         return risk
 

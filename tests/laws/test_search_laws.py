@@ -199,7 +199,7 @@ class Still:
         return np.tile(latents[1], (k, p, 1, 1)), np.zeros((k, p))
 
     def risks(self, current: np.ndarray, imagined: Any, features: np.ndarray) -> np.ndarray:
-        return np.zeros((*features.shape[:2], 3), np.float32)
+        return np.zeros((*features.shape[:3], 3), np.float32)
 
     def accelerations(
         self, previous: Any, current: Any, motion: Any, head: str = "", quantiles: Any = ()
@@ -245,7 +245,8 @@ def test_a_margin_asks_farther_on_and_the_likelier_counts(model: WorldModel) -> 
     bare, wary = (a_problem(model, margin_m=margin_m) for margin_m in (0.0, 2.0))
     futures = bare.drive(PROPOSALS)
     imagined, _ = model.imagine(bare.context, 5.0, futures.actions)
-    here, beyond = bare.risks(futures, imagined, 0.0), bare.risks(futures, imagined, 2.0)
+    here = bare.risks(futures, imagined)
+    beyond = bare.risks(replace(futures, distances_m=futures.distances_m + 2.0), imagined)
     assert not np.allclose(here, beyond)
     terms = bare.scored(PROPOSALS, futures, here, np.zeros(len(PROPOSALS)), np.zeros((1, 1, 1), np.float32)).terms
     np.testing.assert_allclose(bare.evaluate(PROPOSALS).terms["odds"], terms["odds"])
