@@ -81,7 +81,7 @@ class WorldModel(nn.Module):
             self._digest = h.hexdigest()[:12]
         return self._digest
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8], rig: CameraRig, ego: EgoState) -> LatentState:
         """Images (cameras, h, w, 3) uint8 RGB of one tick -> standardised latent (n, d)."""
         layout = self._layouts.setdefault(rig.digest, ViewLayout.of(rig))
@@ -90,14 +90,14 @@ class WorldModel(nn.Module):
         tokens = ((latent[0] - self.mean) / self.scale).numpy()
         return LatentState(tokens, ego.time_us, self.digest)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def rollout(
         self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """Imagine (k, p, n, d) from latents (2, n, d) under actions (k, p, 2)."""
         return np.asarray(self.imagine(latents, speed_mps, actions)[0].numpy())
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def imagine(
         self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ class WorldModel(nn.Module):
         previous, current = latents[0].expand(k, -1, -1), latents[1].expand(k, -1, -1)
         return self.predictor.rollout(previous, current, actions, torch.full((k,), float(speed_mps)))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def risks(
         self, current: NDArray[np.float32], imagined: Tensor, kinematics: NDArray[np.float32]
     ) -> NDArray[np.float32]:
@@ -128,7 +128,7 @@ class WorldModel(nn.Module):
         logits = of_moments(self.risk, current, imagined.flatten(0, 1), kinematics.flatten(0, 1))
         return torch.as_tensor((logits / self.risk_temperature).sigmoid().view(*kinematics.shape[:3], -1))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def accelerations(
         self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32],
         head: str = "policy", quantiles: tuple[float, ...] = (0.15, 0.5, 0.85),
@@ -145,7 +145,7 @@ class WorldModel(nn.Module):
         values = [expected_acceleration(logits), *(acceleration_quantile(logits, q) for q in quantiles)]
         return np.array([float(value) for value in values])
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def readout(
         self, previous: NDArray[np.float32], current: NDArray[np.float32], kinematics: NDArray[np.float32]
     ) -> dict[str, float]:
