@@ -155,7 +155,7 @@ def measure(
     steps = LatentPlannerConfig().steps
     warm = taking_turns(planners, seen[:WARM_UP], {name: Spent(steps, PLAN_PERIOD_S) for name in planners}, seed)
     spent = {name: Spent(steps, PLAN_PERIOD_S) for name in planners}
-    rivals = theirs(warm[SHIPPED_PLANNER].candidates[-1] if SHIPPED_PLANNER in warm else 50.0)
+    rivals = theirs(float(np.median(warm[SHIPPED_PLANNER].candidates)) if SHIPPED_PLANNER in warm else 50.0)
     spent |= {name: Spent(lewm.HORIZON, lewm.HORIZON * lewm.BLOCK * lewm.CONTROL_S) for name in rivals}
     for rival in rivals.values():
         if rival.sizes.iterations == 1:  # warm: they share one model

@@ -68,7 +68,7 @@ def test_our_planners_take_turns_on_pictures_of_one_drive() -> None:
 
     rows = measure(planners, nobody, seen, 1, 0, lambda _: None)
     assert rows["latent"]["plans"] == 2 and 10.0 < rows["latent"]["candidates"] <= 35.0
-    assert rows["latent"]["candidates"] == pytest.approx(asked[0], abs=5.0), "theirs are sized by the plans that warm up"
+    assert rows["latent"]["candidates"] == pytest.approx(asked[0], abs=5.0), "asked for while warming up"
     assert rows["latent-policy"]["candidates"] == 0.0 and rows["latent"]["cpu_ms"]["p50"] > 0.0
 
 
