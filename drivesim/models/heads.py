@@ -102,15 +102,19 @@ class SlotQuery(nn.Module):
 
     def forward(self, latents: Tensor, kinematics: Tensor) -> Tensor:
         """latents (b, 2, n, d) now and then; kinematics (b, columns) -> (b, outputs)."""
-        b = len(latents)
-        slots = self.mix(self.slot(latents).flatten(1, 2) + self.place)
+        read = self.key_value(self.mix(self.slot(latents).flatten(1, 2) + self.place))
+        return self._told(read, self.latent(latents.flatten(1)), kinematics[:, None])[:, 0]
+
+    def _told(self, read: Tensor, overview: Tensor, kinematics: Tensor) -> Tensor:
+        """Keys and values of slots (b, m, 2 w), the low-rank look (b, rank), questions (b, q, columns) -> answers."""
+        b, q = kinematics.shape[:2]
         asked = self.kinematic(kinematics)
         query, key, value = (
             x.view(b, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
-            for x in (self.query(asked)[:, None], *self.key_value(slots).chunk(2, dim=-1))
+            for x in (self.query(asked), *read.chunk(2, dim=-1))
         )
         found = nn.functional.scaled_dot_product_attention(query, key, value)
-        parts = [found.transpose(1, 2).reshape(b, -1), asked, self.latent(latents.flatten(1))]
+        parts = [found.transpose(1, 2).reshape(b, q, -1), asked, overview[:, None].expand(-1, q, -1)]
         return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
 
     def of_moments(self, now: Tensor, then: Tensor, kinematics: Tensor) -> Tensor:
@@ -122,22 +126,14 @@ class SlotQuery(nn.Module):
         Returns:
             (b, q, outputs).
         """
-        (b, q), n = kinematics.shape[:2], len(now)
+        b, n, half = len(then), len(now), now.numel()
         read = [
             self.key_value(self.mix(self.slot(slots) + place)).expand(b, -1, -1)
             for slots, place in ((now, self.place[:n]), (then, self.place[n:]))
         ]
-        asked = self.kinematic(kinematics)
-        query, key, value = (
-            x.view(b, -1, self.heads, x.shape[-1] // self.heads).transpose(1, 2)
-            for x in (self.query(asked), *torch.cat(read, dim=1).chunk(2, dim=-1))
-        )
-        found = nn.functional.scaled_dot_product_attention(query, key, value)
-        half = now.numel()
         of_now, of_then = self.latent.weight[:, :half], self.latent.weight[:, half:]
         overview = then.flatten(1) @ of_then.T + (of_now @ now.flatten() + self.latent.bias)
-        parts = [found.transpose(1, 2).reshape(b, q, -1), asked, overview[:, None].expand(-1, q, -1)]
-        return torch.as_tensor(self.join(torch.cat(parts, dim=-1)))
+        return self._told(torch.cat(read, dim=1), overview, kinematics)
 
 
 class Panel(nn.Module):

@@ -58,6 +58,11 @@ class LatentPlannerConfig:
     history_s: float = 0.5
     memory: float = 0.0  # share of what was imagined for now in what is believed now; the rest is what is seen
 
+    @property
+    def margins_m(self) -> tuple[float, ...]:
+        """How much farther on the risk heads are asked; the likelier answer counts."""
+        return (0.0, self.margin_m) if self.margin_m > 0.0 else (0.0,)
+
 
 def _log(x: Any) -> Any:
     return np.log(x) if isinstance(x, np.ndarray) else x.log()

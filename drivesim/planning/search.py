@@ -116,9 +116,10 @@ class Problem:
 
     def risks(self, futures: Futures, imagined: Any) -> Array:
         """Probabilities (k, p, 3) at imagined moments; of collisions and near misses, here or a margin farther on."""
-        margins = (0.0, self.config.margin_m) if self.config.margin_m > 0.0 else (0.0,)
         speeds, actions, distances = futures.speeds_mps, futures.actions, futures.distances_m
-        asked = [imagined_kinematics(self.motion, speeds, actions, distances + margin) for margin in margins]
+        asked = [
+            imagined_kinematics(self.motion, speeds, actions, distances + margin) for margin in self.config.margins_m
+        ]
         told = self.model.risks(self.context[1], imagined, np.stack(asked, axis=2)).astype(np.float64)
         return np.concatenate([told[..., :2].max(2), told[:, :, 0, 2:]], axis=-1)
 
