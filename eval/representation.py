@@ -45,6 +45,7 @@ from training.clips import Clips, episode_batches
 from training.dynamics import Latents, encode_clips
 from training.heads import with_past
 from training.objectives import effective_rank
+from training.precision import half_precision
 from training.pretrain import cosine_schedule
 from training.recording import RecordingConfig, ensure_logs
 from training.train import Recipe
@@ -85,7 +86,7 @@ def supervised(clips: Clips, recipe: Recipe, steps: int, seed: int, keep: Path |
             group["lr"] = 2e-3 * cosine_schedule(step, steps, 0.05)
         rows, _ = next(episode_batches(starts, clips.episode, 12, 8, rng))
         batch = read_batch(clips, rows, choose_views(len(clips.intrinsics), recipe.pretrain, rng))
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.pretrain.half):
+        with half_precision(recipe.pretrain.half):
             latents = encoder(batch.views, batch.intrinsics[None], batch.cameras).view(4, len(rows), -1)
         loss = torch.zeros(())
         for first, second, offset in ((0, 1, 1), (2, 3, 2)):

@@ -1,10 +1,11 @@
 """Study: does the abstract latent earn its keep? Every rival on the same drives, steps, heads and planner.
 
-    python -m eval.rivals --cache runs/nano/cache --suite demo --seeds 3 --out runs/rivals
+    python -m eval.rivals --drives 110 --suite demo --seeds 3 --out runs/rivals
     python -m eval.rivals --cache runs/nano/cache --steps 120 --seeds 1 --rivals contrastive,vicreg --no-drive
 
-Trains what is not trained yet (a killed call goes on to the step), reads held-out drives of the cache with the same
-probes, drives a suite closed loop, and writes rivals.json, rivals.md and rivals.svg. Differences are paired by
+Records and renders the recipe's drives (or takes a cache that is there), trains what is not trained yet (a killed
+call goes on to the step), reads held-out drives with the same probes, drives a suite closed loop, and writes
+rivals.json, rivals.md and rivals.svg. Differences are paired by
 scenario, training seed and drive; intervals are over scenarios.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,10 +26,11 @@ import numpy as np
 
 from drivesim.build import require_planner
 from drivesim.config import ConfigError, nearest
-from drivesim.datatypes import Estimate, Outcome
+from drivesim.datatypes import Estimate, Outcome, default_rig
 from drivesim.runs import code_version, write_json
 from drivesim.scoring.statistics import bootstrap_mean
-from drivesim.suite import Progress, load_suite, run_suite
+from drivesim.suite import Progress as Driven
+from drivesim.suite import load_suite, run_suite
 from eval.representation import judge
 from eval.rival_figure import figure, markdown
 from eval.rival_planners import DERIVED, FOLDER, planner_name, run_of, source_of
@@ -37,7 +40,7 @@ from training.rivals.pictures import part_of
 from training.rivals.shaping import RivalUnavailableError
 from training.rivals.table import RIVALS
 from training.rivals.training import require_rival, train_rival
-from training.train import Recipe, load_recipe
+from training.train import Progress, Recipe, load_recipe, record_and_render
 
 BASE = "contrastive"
 PROBE_TICKS, PROBE_BRANCHES = 1500, 200  # what probes are fitted on: as many for every rival, encoded anew for each
@@ -67,7 +70,24 @@ def divided(cache: Path, drives: int, held_out: int) -> tuple[Clips, Clips]:
     return part_of(clips, 0, min(drives or count, count - held)), part_of(clips, count - held, count)
 
 
-def tell(rival: str, seed: int) -> Any:
+def data_of(options: argparse.Namespace, recipe: Recipe) -> tuple[Path, Path]:
+    """The cache and its logs: those that were named, or the recipe's, recorded and rendered as far as they are missing.
+
+    Raises:
+        ConfigError: no cache lies where one was named.
+    """
+    if options.cache is not None:
+        if not (options.cache / "complete").exists():
+            raise ConfigError(f"no finished cache in {options.cache}: leave --cache out to record and render one")
+        return options.cache, options.logs or options.cache.parent / "logs"
+    folder, drives = options.out / "data", options.drives + options.held_out if options.drives else 0
+    recording = replace(recipe.recording, drives=drives or recipe.recording.drives, workers=options.workers)
+    recipe = replace(recipe, recording=recording, cache=replace(recipe.cache, workers=options.workers))
+    record_and_render(recipe, folder, default_rig(), tell("data"))
+    return folder / "cache", folder / "logs"
+
+
+def tell(what: str) -> Progress:
     """Progress lines, one in twenty seconds."""
     last = [0.0]
 
@@ -75,7 +95,7 @@ def tell(rival: str, seed: int) -> Any:
         if time.monotonic() - last[0] > 20.0:
             last[0] = time.monotonic()
             loss = f" loss {metrics['loss']:.3f}" if "loss" in metrics else ""
-            print(f"{rival} seed {seed}: {stage} {100 * share:.0f} %{loss}", flush=True)
+            print(f"{what}: {stage} {100 * share:.0f} %{loss}", flush=True)
 
     return on_progress
 
@@ -90,7 +110,7 @@ def trained(
     if begun and (not kept.exists() or json.loads(kept.read_text()) != sizes):
         raise ConfigError(f"{run} was trained with other sizes than are asked for now: choose another --out")
     write_json(kept, sizes)
-    path = train_rival(rival, replace(recipe, seed=seed), parts[0], run, logs, tell(rival, seed))
+    path = train_rival(rival, replace(recipe, seed=seed), parts[0], run, logs, tell(f"{rival} seed {seed}"))
     done = run / "probes.json"
     if not done.exists():
         encoder = load_rival(path).encoder
@@ -169,7 +189,7 @@ def closed_loop(options: argparse.Namespace, rivals: list[str], seeds: list[int]
     os.environ[FOLDER] = str(options.out.resolve())
     names = [planner_name(rival, seed) for rival in rivals for seed in seeds]
 
-    def on_progress(done: Progress) -> None:
+    def on_progress(done: Driven) -> None:
         value = "-" if done.driving_score is None else f"{done.driving_score:5.1f}"
         what = f"{done.scenario_id} {done.planner} {done.seed}"
         print(f"{done.done}/{done.total} {what}: {value} {done.end} {done.error}", flush=True)
@@ -199,8 +219,8 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     recipe, seeds = recipe_of(options), list(range(options.seeds))
     for name in options.beside:
         require_planner(name)
-    parts = divided(options.cache, options.drives, options.held_out)
-    logs = options.logs or options.cache.parent / "logs"
+    cache, logs = data_of(options, recipe)
+    parts = divided(cache, options.drives, options.held_out)
     rows: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     result = {
@@ -247,7 +267,7 @@ def names_of(text: str) -> list[str]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, required=True, help="a cache that `drivesim train` has built")
+    parser.add_argument("--cache", type=Path, default=None, help="a cache that is there (default: the recipe's, made)")
     parser.add_argument("--logs", type=Path, default=None, help="its drives (default: beside it), for rivals of truth")
     parser.add_argument("--out", type=Path, default=Path("runs/rivals"), help="an unfinished study in it goes on")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
@@ -256,8 +276,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of the encoder; 0: the recipe's")
     parser.add_argument("--dynamics-steps", type=int, default=0)
     parser.add_argument("--heads-steps", type=int, default=0)
-    parser.add_argument("--drives", type=int, default=0, help="of the cache to train on; 0: all but the held-out ones")
-    parser.add_argument("--held-out", type=int, default=20, help="last drives of the cache, for probes alone")
+    parser.add_argument(
+        "--drives", type=int, default=0, help="to train on; 0: all of the recipe or the cache but the held-out ones"
+    )
+    parser.add_argument("--held-out", type=int, default=20, help="the last drives, for probes alone")
     parser.add_argument("--suite", default="demo")
     parser.add_argument("--scenario", action="append", help="only scenarios whose id holds this; repeat for more")
     parser.add_argument("--episodes", type=int, default=1, help="drives of each scenario by each planner")
@@ -269,9 +291,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the study."""
+    """Run the study; wrong input is one line and exit code 2."""
     options = parse()
-    result = study(options)
+    try:
+        result = study(options)
+    except ConfigError as wrong:
+        print(wrong, file=sys.stderr)
+        raise SystemExit(2) from None
     print(markdown(result))
     print(f"written to {options.out / 'rivals.json'}, rivals.md and rivals.svg")
 

@@ -23,6 +23,7 @@ from drivesim.runs import Run
 from training.batches import BatchConfig, choose_views
 from training.clips import Clips
 from training.objectives import CollapseError
+from training.precision import half_precision
 from training.pretrain import analogy_contrast, cosine_schedule, restore, save, twin_contrast
 
 Progress = Callable[[str, float, dict[str, float]], None]
@@ -124,7 +125,7 @@ def tokens_of_changes(
         found = []
         for first in range(0, len(rows), batch):
             picture = torch.from_numpy(source[rows[first : first + batch]]).permute(0, 1, 4, 2, 3)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
+            with half_precision(config.half):
                 tokens, about, _ = encoder.places(picture, intrinsics, cameras)
             found.append(tokens.to(torch.bfloat16))
             done += len(picture)
@@ -149,8 +150,8 @@ def changes_loss(
     tokens = torch.cat([
         changes.analogies[analogies].transpose(0, 1).flatten(0, 1), changes.twins[twins].transpose(0, 1).flatten(0, 1)
     ])[:, kept]  # fmt: skip
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
-        latents = slots(tokens if config.half else tokens.float(), changes.about[:, kept]).float()
+    with half_precision(config.half):
+        latents = slots(tokens if torch.is_autocast_enabled("cpu") else tokens.float(), changes.about[:, kept]).float()
     changed, told_apart = latents.split([4 * len(analogies), 4 * len(twins)])  # type: ignore[no-untyped-call]
     added, standing, alike = analogy_contrast(changed, changes.kinds[analogies].clamp(min=0))
     loss = added + standing

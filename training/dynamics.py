@@ -24,6 +24,7 @@ from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.runs import Run
 from training.clips import Clips
+from training.precision import half_precision
 from training.pretrain import cosine_schedule, restore, save
 
 
@@ -45,7 +46,7 @@ class DynamicsConfig:
     left_out: float = 0.0  # share of the drives that each member never learns from (bootstrap; Osband 2016)
     difference_weight: float = 1.0
     branches: bool = True
-    half: bool = True  # bfloat16 where it is safe
+    half: bool = True  # bfloat16 where it is safe and pays
     save_every: int = 300
 
 
@@ -244,7 +245,7 @@ def train_dynamics(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * cosine_schedule(step, config.steps, config.warmup)
         began = time.monotonic()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
+        with half_precision(config.half):
             loss, metrics = trainer.loss(model, horizon, rng)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from drivesim.runs import Run
 from training.batches import Batch, BatchConfig, Draw, read_ahead
 from training.clips import Clips
 from training.objectives import InverseDynamics, contrast, effective_rank, require_healthy, scaled_action, spread
+from training.precision import half_precision
 from training.ranks import Ranks
 
 
@@ -43,7 +44,7 @@ class PretrainConfig(BatchConfig):
     analogy_rate: float = 0.6  # of the learning rate, once analogies come in: more would undo what is known by then
     thing_rate: float = 1.0  # of the learning rate, for the slots for things: those that know something forget it soon
     settle: int = 0  # steps in which a given encoder is left as it is, while what its objective needs learns to read it
-    half: bool = True  # bfloat16 where it is safe: half the memory traffic of the stem
+    half: bool = True  # bfloat16 where it is safe and pays: half the memory traffic of the stem
     save_every: int = 100
 
     def rate(self, step: int) -> float:
@@ -84,7 +85,7 @@ class Pretrainer(nn.Module):
         self, batch: Batch, groups: Tensor, config: PretrainConfig, generator: torch.Generator, frozen: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """All terms of a batch -> loss, the terms without gradient, latents (2 b, n, d); a frozen encoder gets none."""
-        half = torch.autocast(autocast_kind(batch.views), torch.bfloat16, enabled=config.half)
+        half = half_precision(config.half, autocast_kind(batch.views))
         with half, torch.set_grad_enabled(not frozen):
             seen, about, bias = self.encoder.places(batch.views, batch.intrinsics[None], batch.cameras)
             latents, b = self.encoder.scene(seen, about, bias), len(groups)

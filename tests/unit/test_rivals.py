@@ -22,12 +22,10 @@ from drivesim.models.predictor import PredictorConfig
 from drivesim.runs import Run
 from eval.rival_figure import figure, markdown
 from eval.rival_planners import FOLDER, planner_name, run_of
-from eval.rivals import by_rival, names_of, scores, trained
+from eval.rivals import by_rival, data_of, names_of, parse, scores, trained
 from eval.speed import busy_scenario, street
 from training.batches import read_batch
-from training.cache import build_cache
 from training.clips import Clips
-from training.recording import ensure_logs
 from training.rivals.bev import CHANNELS, X_M, Y_M, seen_from_above
 from training.rivals.ema_target import MOMENTUM, EMATarget
 from training.rivals.model import load_rival, sized
@@ -55,17 +53,19 @@ def one_thread() -> Iterator[None]:
 def recipe() -> Recipe:
     read = load_recipe(RECIPE)
     tiny = replace(read.pretrain, steps=2, episodes=2, clips=3, pairs=2, save_every=2)
+    bare = replace(read.cache, twin_share=0.0, analogy_share=0.0, stance_share=0.0)
     return replace(
-        read, threads=1, pretrain=tiny, dynamics=replace(read.dynamics, steps=2), heads=replace(read.heads, steps=2)
-    )
+        read, threads=1, cache=bare, pretrain=tiny, dynamics=replace(read.dynamics, steps=2),
+        heads=replace(read.heads, steps=2),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("rivals")
-    logs = ensure_logs(recipe.recording, out / "logs", 0, lambda _: None)
-    build_cache(logs, out / "cache", default_rig(), recipe.cache, lambda _: None)
-    return out
+    options = parse(["--workers", str(recipe.recording.workers), "--out", str(tmp_path_factory.mktemp("rivals"))])
+    cache, logs = data_of(options, recipe)
+    assert cache.parent == logs.parent and len(list(logs.glob("*.zarr"))) == recipe.recording.drives
+    return cache.parent
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,14 @@ def test_a_rival_goes_the_whole_way(name: str, recipe: Recipe, folder: Path, cli
     assert seen.images is not None
     tokens = model.encode(seen.images, default_rig(), seen.ego).tokens
     assert tokens.shape == (n, d) and np.isfinite(tokens).all()
+
+
+def test_a_cache_that_is_named_is_taken_or_told_of(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    options = parse(["--cache", str(folder / "cache"), "--out", str(tmp_path)])
+    assert data_of(options, recipe) == (folder / "cache", folder / "logs")
+    with pytest.raises(ConfigError, match="leave --cache out"):
+        data_of(parse(["--cache", str(tmp_path), "--out", str(tmp_path)]), recipe)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_rival_encodes_as_many_pictures(recipe: Recipe, clips: Clips) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from drivesim.models.encoder import SlotEncoder
 from training.batches import Batch
 from training.objectives import spread
+from training.precision import half_precision
 from training.pretrain import PretrainConfig
 from training.rivals.joint_embedding import JointEmbedding
 
@@ -43,7 +44,7 @@ class EMATarget(StopGradient):
     @torch.no_grad()
     def targets(self, batch: Batch, latents: Tensor) -> Tensor:
         """What the slow encoder says of the same pictures."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.half):
+        with half_precision(self.config.half):
             return torch.as_tensor(self.slow(batch.views, batch.intrinsics[None], batch.cameras))
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from drivesim.runs import Run, write_json
 from training.batches import Batch, choose_views
 from training.clips import Clips, episode_batches
 from training.objectives import CollapseError, effective_rank, require_healthy
+from training.precision import half_precision
 from training.pretrain import PretrainConfig, cosine_schedule, restore, save
 from training.rivals.pictures import PAIR, Pictures, read_pictures, ticks
 
@@ -65,7 +66,7 @@ class Shaper(nn.Module):
 
     def encode(self, batch: Batch) -> Tensor:
         """All pictures of a batch -> latents (4 b + 4 m, n, d)."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.half):
+        with half_precision(self.config.half):
             return torch.as_tensor(self.encoder(batch.views, batch.intrinsics[None], batch.cameras))
 
     def terms(self, sample: Sample, generator: torch.Generator) -> Terms:

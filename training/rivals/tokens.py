@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from drivesim.models.encoder import EncoderConfig, SlotEncoder
+from training.precision import half_precision
 from training.pretrain import PretrainConfig
 from training.rivals.decoder import ViewDecoder, picture_error
 from training.rivals.pictures import MIXED
@@ -68,7 +69,7 @@ class Tokens(Shaper):
     def terms(self, sample: Sample, generator: torch.Generator) -> Terms:
         """Pictures from words; codes go to the latents, latents to their codes."""
         batch = sample.batch
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.half):
+        with half_precision(self.config.half):
             latents = self.rounding.continuous(batch.views, batch.intrinsics[None], batch.cameras)
         self.renew(latents.detach(), generator)
         words = nearest_word(self.codes.detach(), latents.detach())
