@@ -18,7 +18,7 @@ from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor
 from eval.probes import Probe, branch_targets, fit_probe, target_table
 from training.clips import Clips
-from training.dynamics import Latents, encode_clips
+from training.latents import Latents, encode_clips
 
 STEPS = 6
 
@@ -44,8 +44,7 @@ def fit_on_imagined(
         train, views_a=train.views_a[needed], views_b=train.views_b[:0], cameras_b=train.cameras_b[:0],
         branch_views=train.branch_views[:0],
     )  # fmt: skip
-    raw = encode_clips(part, encoder)
-    a = (raw.a * raw.scale + raw.mean - like.mean) / like.scale
+    a = encode_clips(part, encoder).in_units(like.mean, like.scale).a
 
     def at(of: NDArray[np.int64]) -> Tensor:
         return a[np.searchsorted(needed, of)]

@@ -31,41 +31,7 @@ from eval.probes import (
 from eval.representation import test_caches
 from training.clips import Clips
 from training.heads import with_past
-
-BATCH = 48
-
-
-@torch.no_grad()
-def encode(
-    model: WorldModel,
-    views: NDArray[np.uint8],
-    intrinsics: NDArray[np.float32],
-    cameras: NDArray[np.float32],
-    kept: NDArray[np.int64] | None = None,
-) -> Tensor:
-    """Pictures to standardised latents.
-
-    Args:
-        views: (b, v, 72, 128, 3) uint8, on disk or in memory.
-        intrinsics: (v, 4).
-        cameras: (v, 3, 4), or (b, v, 3, 4) where every row has its own.
-        kept: views that the encoder is given; all of them when None.
-
-    Returns:
-        (b, n, d).
-    """
-    chosen = np.arange(views.shape[1]) if kept is None else kept
-    inner, out = torch.from_numpy(intrinsics[chosen]), []
-    for first in range(0, len(views), BATCH):
-        part = torch.from_numpy(np.array(views[first : first + BATCH][:, chosen])).permute(0, 1, 4, 2, 3)
-        if cameras.ndim == 3:
-            out.append(model.encoder(part, inner, torch.from_numpy(cameras[chosen])))
-        else:
-            own = torch.from_numpy(np.array(cameras[first : first + BATCH][:, chosen]))
-            out.append(model.encoder(part, inner.expand(len(part), -1, -1), own))
-    if not out:
-        return torch.zeros(0, *model.mean.shape)
-    return (torch.cat(out) - model.mean) / model.scale
+from training.latents import encode_as
 
 
 def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Path) -> Probe:
@@ -85,10 +51,7 @@ def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Pat
     branches = np.sort(rng.permutation(train.branched())[: rows // 6])
     pairs = []
     for views, cameras in ((train.views_a, train.cameras_a), (train.views_b, train.cameras_b)):
-        both = []
-        for chosen in (ticks - 1, ticks):
-            own = cameras if cameras.ndim == 3 else cameras[chosen]
-            both.append(encode(model, _rows(views, chosen), train.intrinsics, own))
+        both = [encode_as(model, views, train.intrinsics, cameras, shown) for shown in (ticks - 1, ticks)]
         pairs.append(torch.stack(both, dim=1))
     futures = encode_branches(model, train, branches)
     pairs.append(torch.stack([futures[:, :, :-1], futures[:, :, 1:]], dim=3).flatten(0, 2))
@@ -103,21 +66,17 @@ def study_probe(model: WorldModel, train: Clips, rows: int, seed: int, keep: Pat
     return probe
 
 
-def _rows(views: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Some rows of an array on disk, read one by one: a fancy index would page in far more."""
-    return np.stack([views[int(row)] for row in rows]) if len(rows) else views[:0]
-
-
 def encode_rows(model: WorldModel, clips: Clips, rows: NDArray[np.int64]) -> Tensor:
     """Latents (m, n, d) of ticks in their drive's own look."""
-    return encode(model, _rows(clips.views_a, rows), clips.intrinsics, clips.cameras_a)
+    return encode_as(model, clips.views_a, clips.intrinsics, clips.cameras_a, rows)
 
 
 def encode_branches(model: WorldModel, clips: Clips, chosen: NDArray[np.int64]) -> Tensor:
     """Latents (m, 2, h, n, d) of what branches of some states really led to."""
     shape = clips.branch_views.shape
-    flat = _rows(clips.branch_views, chosen).reshape(-1, *shape[3:])
-    latents = encode(model, flat, clips.intrinsics, clips.cameras_a)
+    flat = clips.branch_views.reshape(-1, *shape[3:])
+    rows = (chosen[:, None] * 2 * shape[2] + np.arange(2 * shape[2])).reshape(-1)
+    latents = encode_as(model, flat, clips.intrinsics, clips.cameras_a, rows)
     return latents.view(len(chosen), 2, shape[2], *latents.shape[1:])
 
 

@@ -32,9 +32,10 @@ from drivesim.runs import write_json
 from eval.bootstrap import over_drives
 from eval.disturbed import DISTURBANCES, Eye, closed_loop
 from eval.figure import Bar, Chart, figure
-from eval.frozen import HeldOut, column_of, encode, held_out, provenance, spread, study_parser, study_probe
+from eval.frozen import HeldOut, column_of, held_out, provenance, spread, study_parser, study_probe
 from eval.probes import DETECTIONS, REGRESSIONS, Probe, area_under_curve, r_squared
 from training.clips import Clips
+from training.latents import encode_as
 
 Rows = NDArray[np.int64]
 AHEAD = {2: "1s", 4: "2s"}  # half-second ticks
@@ -95,7 +96,7 @@ def sights(
             folder.mkdir(parents=True, exist_ok=True)
             for label, model in models.items():
                 flat = views.reshape(-1, *views.shape[2:])
-                latents = encode(model, flat, layout.intrinsics, layout.ego_from_camera)
+                latents = encode_as(model, flat, layout.intrinsics, layout.ego_from_camera)
                 torch.save(latents.view(*views.shape[:2], *latents.shape[1:]).half(), paths[label])
         for label in models:
             parts[label].append(torch.load(paths[label], weights_only=True).float())

@@ -42,8 +42,8 @@ from eval.probes import (
 from training.batches import choose_views, read_batch
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips, episode_batches
-from training.dynamics import Latents, encode_clips
 from training.heads import with_past
+from training.latents import Latents, encode_clips
 from training.objectives import effective_rank
 from training.precision import half_precision
 from training.pretrain import cosine_schedule
@@ -150,10 +150,7 @@ def judge(
     result: dict[str, Any] = {"effective_rank": effective_rank(own.a.flatten(1)[:2000])}
     encoded = {}
     for name, test in tests.items():
-        raw = encode_clips(test, encoder)
-        a, b = ((x * raw.scale + raw.mean - own.mean) / own.scale for x in (raw.a, raw.b))
-        branch = (raw.branch * raw.scale + raw.mean - own.mean) / own.scale
-        latents = Latents(a, b, branch, own.mean, own.scale)
+        latents = encode_clips(test, encoder).in_units(own.mean, own.scale)
         rows = with_past(test)
         result[name] = score_probe(probe, stack(latents, rows), *target_table(test.table, rows))
         result[name]["retrieval"] = retrieval(latents.a[:1500], latents.b[:1500])

@@ -15,12 +15,11 @@ from drivesim.models.predictor import LatentPredictor
 from drivesim.models.world_model import read_card
 from drivesim.runs import Run
 from training.clips import Clips
-from training.dynamics import Latents, encode_clips, load_latents
 from training.heads import HeadsConfig, HeadTrainer, train_heads
+from training.latents import Latents, latents_of
 from training.staging import load_lessons, with_lessons
 
 BEFORE = {"contested_share": 0.0}  # settings as they were before cards told them
-SAME = 0.01  # latents whose means differ by less, in standard deviations, are of the checkpoint's encoder
 
 
 class NoImagination(HeadTrainer):
@@ -45,16 +44,6 @@ class NoVision(NoImagination):
 TRAINERS: dict[str, type[HeadTrainer]] = {
     "imagination": HeadTrainer, "no imagination": NoImagination, "no vision": NoVision,
 }  # fmt: skip
-
-
-def latents_of(run: Path, clips: Clips, model: WorldModel) -> Latents:
-    """The run's encoded cache where it is of this encoder, else encoded again."""
-    kept = run / "checkpoints" / "latents.pt"
-    if kept.exists():
-        latents = load_latents(kept)
-        if float(((latents.mean - model.mean) / model.scale).abs().max()) < SAME:
-            return latents
-    return encode_clips(clips, model.encoder)
 
 
 def heads_config(checkpoint: Path, steps: int) -> HeadsConfig:
@@ -84,7 +73,8 @@ def trained_heads(
         if not path.exists():
             if latents is None:
                 lessons = load_lessons(run / "lessons", model.encoder)
-                clips, latents = with_lessons(clips, latents_of(run, clips, model), lessons)
+                latents = latents_of(model, clips, run / "checkpoints" / "latents.pt")
+                clips, latents = with_lessons(clips, latents, lessons)
             torch.manual_seed(seed)
             trainer = kind(clips, latents, model.predictor, model.config.heads, config)
             log = Run.create(folder / path.stem, config, head=label, checkpoint=key)

@@ -39,11 +39,12 @@ from drivesim.models.views import ViewLayout
 from drivesim.runs import write_json
 from eval.bootstrap import over_drives
 from eval.figure import Bar, Chart, figure
-from eval.frozen import encode, encode_rows, provenance, study_parser
+from eval.frozen import encode_rows, provenance, study_parser
 from eval.moments import KINDS, MOVING_MPS, PHYSICAL, VISUAL, Moments, kept_moments
 from eval.probes import area_under_curve
 from training.clips import Clips
 from training.critic import CriticTraining, make_critic
+from training.latents import encode_as
 
 SCORES = ("surprise", "unusual", "unexpected", "stillness", "error", "worst_slot", "disagreement")
 TINY = 1e-6
@@ -115,7 +116,7 @@ def surprises(
     layout = ViewLayout.of(rig)
     m, places = moments.views.shape[:2]
     flat = moments.views.reshape(-1, *moments.views.shape[2:])
-    latents = encode(model, flat, layout.intrinsics, layout.ego_from_camera).view(m, places, *model.mean.shape)
+    latents = encode_as(model, flat, layout.intrinsics, layout.ego_from_camera).view(m, places, *model.mean.shape)
     action, speed = torch.from_numpy(moments.action), torch.from_numpy(moments.speed)
     columns = []
     for k in range(len(KINDS)):

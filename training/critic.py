@@ -24,13 +24,11 @@ from torch import Tensor, nn
 from drivesim.models import SHIPPED, WorldModel
 from drivesim.models.critic import CriticConfig, Transition, TransitionCritic, critic_path
 from training.clips import Clips
-from training.dynamics import Latents, load_latents
+from training.latents import BATCH, Latents, encode_as, kept_latents
 from training.pasting import PASTES, Paster
 
-BATCH = 48
 CHANGED_STEP, CHANGED_PX, TRIES = 24, 150, 5  # a paste that changes fewer pixels by so much is drawn again
 MOVING_MPS, STANDING_MPS = 3.0, 0.1
-SAME_LATENT = 0.05  # mean squared difference below which kept latents are the model's own
 
 
 @dataclass(frozen=True)
@@ -82,37 +80,6 @@ class Lessons:
     pasted: Tensor
 
 
-@torch.no_grad()
-def encode_rows(
-    model: WorldModel, views: NDArray[np.uint8], intrinsics: NDArray[np.float32], cameras: NDArray[np.float32],
-    rows: NDArray[np.int64],
-) -> Tensor:  # fmt: skip
-    """Standardised latents (m, n, d) of some rows of a cache's pictures; cameras (v, 3, 4) or one each (N, v, 3, 4)."""
-    out = [torch.zeros(0, *model.mean.shape)]
-    inner = torch.from_numpy(intrinsics)
-    for first in range(0, len(rows), BATCH):
-        part = rows[first : first + BATCH]
-        pictures = torch.from_numpy(np.stack([views[int(row)] for row in part])).permute(0, 1, 4, 2, 3)
-        if cameras.ndim == 3:
-            latent = model.encoder(pictures, inner, torch.from_numpy(cameras))
-        else:
-            latent = model.encoder(pictures, inner.expand(len(part), -1, -1), torch.from_numpy(cameras[part]))
-        out.append((latent - model.mean) / model.scale)
-    return torch.cat(out)
-
-
-def kept_latents(model: WorldModel, clips: Clips, path: Path) -> Latents | None:
-    """The latents that a training run kept, if they are this model's and this cache's."""
-    if not path.exists():
-        return None
-    latents = load_latents(path)
-    if len(latents.a) != len(clips.episode) or latents.a.shape[1:] != model.mean.shape:
-        return None
-    rows = np.unique(np.linspace(0, len(clips.episode) - 1, 8).astype(np.int64))
-    own = encode_rows(model, clips.views_a, clips.intrinsics, clips.cameras_a, rows)
-    return latents if float((own - latents.a[rows]).square().mean()) < SAME_LATENT else None
-
-
 def paste_ticks(
     model: WorldModel, clips: Clips, ticks: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], Tensor]:
@@ -123,7 +90,7 @@ def paste_ticks(
     def flush() -> None:
         if pictures:
             views = np.stack(pictures)
-            out.append(encode_rows(model, views, clips.intrinsics, clips.cameras_a, np.arange(len(views))))
+            out.append(encode_as(model, views, clips.intrinsics, clips.cameras_a))
             pictures.clear()
 
     for k, tick in enumerate(int(t) for t in ticks):
@@ -153,12 +120,12 @@ def lessons(
     def own(rows: NDArray[np.int64]) -> Tensor:
         if latents is not None:
             return latents.a[torch.from_numpy(rows)]
-        return encode_rows(model, clips.views_a, clips.intrinsics, clips.cameras_a, rows)
+        return encode_as(model, clips.views_a, clips.intrinsics, clips.cameras_a, rows)
 
     if latents is not None:
         other_look = latents.b[torch.from_numpy(starts + 2)]
     else:
-        other_look = encode_rows(model, clips.views_b, clips.intrinsics, clips.cameras_b, starts + 2)
+        other_look = encode_as(model, clips.views_b, clips.intrinsics, clips.cameras_b, starts + 2)
     action, speed = (torch.from_numpy(clips.table[name]) for name in ("action", "speed"))
     before, now, came = (own(starts + k) for k in range(3))
     step = Transition.of(model, before, now, came, action[starts + 1], speed[starts + 1])

@@ -36,9 +36,8 @@ from drivesim.planning.proposals import FIRST_MPS2, HELD_MPS2, THEN_MPS2
 from drivesim.planning.search import Candidates, Problem, search
 from drivesim.runs import code_version
 from training.clips import Clips
-from training.critic import encode_rows, kept_latents
-from training.dynamics import Latents
 from training.heads import with_past
+from training.latents import Latents, latents_of
 from training.pretrain import cosine_schedule
 from training.recording import logs_of
 
@@ -107,21 +106,6 @@ class Logs:
         if abs(frame.ego.speed_mps - float(self.speed[row])) > 1e-3:
             raise ConfigError(f"{self.paths[number]} is not the drive that row {row} of the cache was made from")
         return frame.observation
-
-
-def latents_of(model: WorldModel, clips: Clips, kept: Path, tell: Callable[[str, float], None]) -> Latents:
-    """The cache's ticks in both looks by the checkpoint's own encoder: those the run kept, or encoded here."""
-    found = kept_latents(model, clips, kept)
-    if found is not None:
-        return found
-    looks = list[Tensor]()
-    for views, cameras in ((clips.views_a, clips.cameras_a), (clips.views_b, clips.cameras_b)):
-        parts = list[Tensor]()
-        for rows in np.array_split(np.arange(len(clips.episode)), 10):
-            tell("encoding", (len(looks) + len(parts) / 10) / 2)
-            parts.append(encode_rows(model, views, clips.intrinsics, cameras, rows))
-        looks.append(torch.cat(parts))
-    return Latents(looks[0], looks[1], looks[0][:0], model.mean, model.scale)
 
 
 def eagernesses(speeds: NDArray[np.float32], config: DistillConfig, rng: np.random.Generator) -> Array:
@@ -245,7 +229,8 @@ def distill(
     """
     model = WorldModel.load(checkpoint)
     clips = Clips.load(run / "cache")
-    latents = latents_of(model, clips, run / "checkpoints" / "latents.pt", tell)
+    bare = replace(clips, branch_views=clips.branch_views[:0])  # branches teach nothing here
+    latents = latents_of(model, bare, run / "checkpoints" / "latents.pt", lambda share: tell("encoding", share))
     logs, planner = Logs(run / "logs", clips), LatentPlanner(model)
     rng = np.random.default_rng([config.seed, 13])
     drives = rng.permutation(len(logs.paths))

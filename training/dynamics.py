@@ -13,17 +13,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from drivesim.models.encoder import SlotEncoder
 from drivesim.models.predictor import LatentPredictor, PredictorConfig
 from drivesim.runs import Run
 from training.clips import Clips
+from training.latents import Latents
 from training.precision import half_precision
 from training.pretrain import cosine_schedule, restore, save
 
@@ -48,58 +47,6 @@ class DynamicsConfig:
     branches: bool = True
     half: bool = True  # bfloat16 where it is safe and pays
     save_every: int = 300
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Frozen, standardised latents of a cache.
-
-    Attributes:
-        a, b: (N, n, d) float32 of the two appearances.
-        branch: (M, 2, h, n, d).
-        mean, scale: (n, d) of the standardisation.
-    """
-
-    a: Tensor
-    b: Tensor
-    branch: Tensor
-    mean: Tensor
-    scale: Tensor
-
-
-@torch.no_grad()
-def encode_clips(
-    clips: Clips, encoder: SlotEncoder, batch: int = 64, on_progress: Callable[[float], None] | None = None,
-    device: torch.device | None = None,
-) -> Latents:  # fmt: skip
-    """Encode every picture of a cache once, on a device; standardise by the training ticks of both appearances."""
-    device = device or torch.device("cpu")
-    encoder.eval().to(device)
-    intrinsics, fixed = torch.from_numpy(clips.intrinsics).to(device), torch.from_numpy(clips.cameras_a).to(device)
-
-    def run(views: NDArray[np.uint8], cameras: NDArray[np.float32] | None, share: tuple[float, float]) -> Tensor:
-        out = []
-        for first in range(0, len(views), batch):
-            picture = torch.from_numpy(np.array(views[first : first + batch])).to(device).permute(0, 1, 4, 2, 3)
-            where = fixed if cameras is None else torch.from_numpy(cameras[first : first + batch]).to(device)
-            kept = intrinsics if cameras is None else intrinsics.expand(len(picture), -1, -1)
-            out.append(encoder(picture, kept, where).cpu())
-            if on_progress is not None:
-                on_progress(share[0] + (share[1] - share[0]) * first / max(1, len(views)))
-        if not out:
-            return torch.zeros(0, encoder.config.slots, encoder.config.latent_dim)
-        return torch.cat(out)
-
-    a = run(clips.views_a, None, (0.0, 0.35))
-    b = run(clips.views_b, clips.cameras_b, (0.35, 0.7))
-    shape = clips.branch_views.shape
-    flat = clips.branch_views.reshape(-1, *shape[3:]) if shape[0] else clips.branch_views.reshape(0, *shape[3:])
-    branch = run(flat, None, (0.7, 1.0))
-    branch = branch.reshape(shape[0], 2, shape[2], *branch.shape[1:])
-    encoder.cpu()
-    both = torch.cat([a, b])
-    mean, scale = both.mean(0), both.std(0).clamp(min=1e-3)
-    return Latents((a - mean) / scale, (b - mean) / scale, (branch - mean) / scale, mean, scale)
 
 
 def rollout_loss(
@@ -258,15 +205,3 @@ def train_dynamics(
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             save(path, step + 1, model, optimizer)
     return model.eval()
-
-
-def save_latents(path: Path, latents: Latents) -> None:
-    """Keep the encoded cache, so that a resumed run need not encode again."""
-    partial = path.with_suffix(".partial")
-    torch.save({key: getattr(latents, key) for key in ("a", "b", "branch", "mean", "scale")}, partial)
-    partial.replace(path)
-
-
-def load_latents(path: Path) -> Latents:
-    """Inverse of `save_latents`; tensors only."""
-    return Latents(**torch.load(path, weights_only=True))

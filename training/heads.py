@@ -14,7 +14,7 @@ from drivesim.models.heads import ACCELERATION_BINS_MPS2, OUTPUTS, READOUTS, RIS
 from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import Run
 from training.clips import Clips
-from training.dynamics import Latents
+from training.latents import Latents
 from training.pretrain import cosine_schedule
 
 STEP_S = 0.5

@@ -33,9 +33,9 @@ from drivesim.town.state import TownState
 from drivesim.worlds.town_world import picture, stop_lines
 from training.cache import CacheConfig, branch_profiles, look_of, risk_columns, sceneries_of, truth_columns
 from training.clips import STAGED, Clips
-from training.dynamics import Latents
 from training.incidents import Incident, Scene, draw, in_frame, in_state, to_world
 from training.labels import future_risks
+from training.latents import Latents
 
 Array = NDArray[np.float64]
 TRIES = 4  # draws for a moment, and for two futures in which nobody drives through anybody

@@ -30,8 +30,9 @@ from training.clips import Clips
 from training.critic import CriticTraining, make_critic
 from training.curves import save_curves
 from training.distill import DistillConfig, distill
-from training.dynamics import DynamicsConfig, encode_clips, load_latents, save_latents, train_dynamics
+from training.dynamics import DynamicsConfig, train_dynamics
 from training.heads import HeadsConfig, HeadTrainer, train_heads
+from training.latents import encode_clips, load_latents, save_latents
 from training.pretrain import PretrainConfig, pretrain
 from training.ranks import Ranks, join
 from training.recording import RecordingConfig, ensure_logs
@@ -180,7 +181,7 @@ def on_frozen_latents(
     save_curves(run)
     encoded = run.checkpoints / "latents.pt"
     if not encoded.exists():
-        made = encode_clips(clips, encoder, 64, lambda share: on_progress("encode", share, {}), ranks.device)
+        made = encode_clips(clips, encoder, lambda share: on_progress("encode", share, {}), ranks.device)
         save_latents(encoded, made)
     lessons = stage_incidents(
         logs, run.path / "lessons", rig, recipe.cache, recipe.staging, encoder,

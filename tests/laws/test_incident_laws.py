@@ -24,9 +24,9 @@ from drivesim.town.town import WALKER_MODELS, Town
 from drivesim.worlds.town_world import actor_states
 from tests.street import straight_street
 from training.clips import STAGED, Clips
-from training.dynamics import Latents
 from training.incidents import KINDS, Incident, Scene, draw, in_frame, in_state, on_foot
 from training.labels import future_risks, readouts
+from training.latents import Latents
 from training.staging import with_lessons
 
 STEPS = 6

@@ -17,7 +17,8 @@ from drivesim.models.distilled import DistilledConfig, DistilledPolicy, around_t
 from drivesim.planning.distilled import DistilledPlanner
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
 from training.clips import Clips
-from training.distill import DistillConfig, Lessons, distill, eagernesses, latents_of, learn
+from training.distill import DistillConfig, Lessons, distill, eagernesses, learn
+from training.latents import latents_of
 from training.train import load_recipe, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "smoke.toml"
@@ -114,7 +115,7 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
     assert isinstance(planner, LatentPlanner) and planner.name == "latent-distilled" and default_rig() is not None
     own = torch.load(tmp_path / "run" / "checkpoints" / "latents.pt", weights_only=True)
     clips, nowhere = Clips.load(tmp_path / "run" / "cache"), tmp_path / "nothing.pt"
-    encoded = latents_of(model, clips, nowhere, lambda _what, _share: None)
+    encoded = latents_of(model, clips, nowhere)
     for look in ("a", "b"):
         assert float((getattr(encoded, look) - own[look]).square().mean()) < 0.01
     other = WorldModel(model.config, model.rig_digest).eval()

@@ -20,8 +20,8 @@ from eval.frozen import study_parser
 from eval.risk_heads import TRAINERS, heads_config
 from training.cache import CacheConfig, build_cache
 from training.clips import Clips
-from training.dynamics import encode_clips
 from training.heads import HeadsConfig, HeadTrainer, contested
+from training.latents import encode_clips
 
 RECORDING = RecordConfig(
     towns=("Drivetown",), episodes=2, seconds=8.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=8,

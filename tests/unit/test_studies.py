@@ -36,7 +36,7 @@ from eval.probes import DETECTIONS, REGRESSIONS, area_under_curve, fit_probe, r_
 from eval.surprise import SCORES, Usual, separation
 from training.cache import CacheConfig, build_cache, sceneries_of
 from training.clips import Clips
-from training.dynamics import Latents
+from training.latents import Latents
 
 RECORDING = RecordConfig(
     towns=("Drivetown",), episodes=2, seconds=8.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=8,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from drivesim.models.predictor import LatentPredictor, PredictorConfig, action_features
 from drivesim.runs import Run
 from training.clips import Clips
-from training.dynamics import DynamicsConfig, Latents
+from training.dynamics import DynamicsConfig
+from training.latents import Latents
 from training.pretrain import cosine_schedule, restore, save
 from training.rivals.tokens import WORDS, nearest_word, spelt
 

@@ -20,8 +20,9 @@ from drivesim.models.predictor import LatentPredictor
 from drivesim.runs import Run, code_version, write_json
 from training.calibrate import calibrate
 from training.clips import Clips
-from training.dynamics import Latents, encode_clips, load_latents, save_latents, train_dynamics
+from training.dynamics import train_dynamics
 from training.heads import HeadTrainer, train_heads
+from training.latents import Latents, encode_clips, load_latents, save_latents
 from training.rivals.model import blank, sized
 from training.rivals.shaping import shape_encoder
 from training.rivals.table import RIVALS, Rival, shaper_of
