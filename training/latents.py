@@ -45,7 +45,7 @@ class Latents:
 @torch.no_grad()
 def encode_pictures(
     encoder: SlotEncoder, views: NDArray[np.uint8], intrinsics: NDArray[np.float32], cameras: NDArray[np.float32],
-    rows: NDArray[np.int64] | None = None, shown: NDArray[np.int64] | None = None,
+    rows: NDArray[np.int64] | None = None,
     on_progress: Callable[[float], None] | None = None, device: torch.device = CPU,
 ) -> Tensor:  # fmt: skip
     """Pictures to latents (m, n, d), as the encoder on `device` says them.
@@ -56,16 +56,14 @@ def encode_pictures(
         cameras: (v, 3, 4) ego from camera, or (N, v, 3, 4) where every row has its own.
         rows: (m,) which pictures; all of them when None. They are read one by one: of an array on disk a fancy index
             would page in far more.
-        shown: views that the encoder is given; all of them when None.
     """
-    chosen = np.arange(views.shape[1]) if shown is None else shown
     count = len(views) if rows is None else len(rows)
-    inner, out = torch.from_numpy(intrinsics[chosen]).to(device), []
+    inner, out = torch.from_numpy(intrinsics).to(device), []
     for first in range(0, count, BATCH):
         part = slice(first, first + BATCH) if rows is None else rows[first : first + BATCH]
         read = views[part] if isinstance(part, slice) else np.stack([views[int(row)] for row in part])
-        picture = torch.from_numpy(np.array(read[:, chosen])).to(device).permute(0, 1, 4, 2, 3)
-        where = cameras[chosen] if cameras.ndim == 3 else cameras[part][:, chosen]
+        picture = torch.from_numpy(np.array(read)).to(device).permute(0, 1, 4, 2, 3)
+        where = cameras if cameras.ndim == 3 else cameras[part]
         kept = inner if cameras.ndim == 3 else inner.expand(len(picture), -1, -1)
         out.append(encoder(picture, kept, torch.from_numpy(np.array(where)).to(device)).cpu())
         if on_progress is not None:
@@ -101,10 +99,10 @@ def encode_clips(
 
 def encode_as(
     model: WorldModel, views: NDArray[np.uint8], intrinsics: NDArray[np.float32], cameras: NDArray[np.float32],
-    rows: NDArray[np.int64] | None = None, shown: NDArray[np.int64] | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> Tensor:  # fmt: skip
     """As `encode_pictures`, standardised as the checkpoint says."""
-    return (encode_pictures(model.encoder, views, intrinsics, cameras, rows, shown) - model.mean) / model.scale
+    return (encode_pictures(model.encoder, views, intrinsics, cameras, rows) - model.mean) / model.scale
 
 
 def save_latents(path: Path, latents: Latents) -> None:

@@ -28,7 +28,7 @@ from eval import actions, bootstrap, displacements, foresight, noise, surprise
 from eval.bootstrap import over_drives
 from eval.disturbed import DISTURBANCES, DisturbedWorld, Eye
 from eval.figure import Bar, Chart, draw, figure
-from eval.frozen import encode, study_parser
+from eval.frozen import study_parser
 from eval.impossible import from_ego, in_front, teleported, through_wall, vanished
 from eval.moments import KINDS
 from eval.nuisances import boards_along, leaves, miscalibrated, rain_streaks, sensor_noise
@@ -36,7 +36,7 @@ from eval.probes import DETECTIONS, REGRESSIONS, area_under_curve, fit_probe, r_
 from eval.surprise import SCORES, Usual, separation
 from training.cache import CacheConfig, build_cache, sceneries_of
 from training.clips import Clips
-from training.latents import Latents
+from training.latents import Latents, encode_as, encode_clips, latents_of
 
 RECORDING = RecordConfig(
     towns=("Drivetown",), episodes=2, seconds=8.0, period_s=0.5, images=False, route_m=200.0, seed=5, vehicles=8,
@@ -309,13 +309,27 @@ def test_a_figure_is_one_page_without_requests() -> None:
     assert "http" not in page and "<script" not in page
 
 
-def test_encoding_some_views_equals_leaving_the_others_out(run: Path) -> None:
+def test_encoding_some_rows_equals_encoding_all(run: Path) -> None:
     model, clips = WorldModel.load(run / "random.safetensors"), Clips.load(run / "cache")
-    kept = np.arange(3)
-    some = encode(model, clips.views_b[:4], clips.intrinsics, clips.cameras_b[:4], kept)
-    fewer = encode(model, clips.views_b[:4][:, kept], clips.intrinsics[kept], clips.cameras_b[:4][:, kept])
-    torch.testing.assert_close(some, fewer)
-    assert some.shape == (4, *model.mean.shape)
+    rows = np.array([5, 0, 3])
+    for views, cameras in ((clips.views_a, clips.cameras_a), (clips.views_b, clips.cameras_b)):
+        some = encode_as(model, views, clips.intrinsics, cameras, rows)
+        every = encode_as(model, views[:6], clips.intrinsics, cameras if cameras.ndim == 3 else cameras[:6])
+        torch.testing.assert_close(some, every[rows])
+        assert some.shape == (3, *model.mean.shape)
+    assert encode_as(model, clips.views_a[:0], clips.intrinsics, clips.cameras_a).shape == (0, *model.mean.shape)
+
+
+def test_latents_in_the_units_of_a_checkpoint(run: Path) -> None:
+    model, clips = WorldModel.load(run / "random.safetensors"), Clips.load(run / "cache")
+    encoded = latents_of(model, clips, run / "nothing.pt")
+    rows = np.arange(4)
+    torch.testing.assert_close(
+        encoded.b[:4], encode_as(model, clips.views_b, clips.intrinsics, clips.cameras_b, rows), atol=1e-4, rtol=1e-4
+    )
+    own = encode_clips(clips, model.encoder)
+    assert float((own.a - encoded.a).abs().max()) > 0.1, "a run's own units are not the checkpoint's"
+    torch.testing.assert_close(encoded.in_units(own.mean, own.scale).branch, own.branch, atol=1e-4, rtol=1e-4)
 
 
 def test_the_study_of_actions_runs_again_from_what_it_kept(run: Path, tmp_path: Path) -> None:
