@@ -51,7 +51,7 @@ def markdown(result: dict[str, Any]) -> str:
             f" Suite {loop['suite']}: {len(loop['scenarios'])} scenarios, {loop['episodes']} drive(s) each; "
             f"{loop['missing']} missing."
         )
-    head = ["rival", "targets", "driving score", "minus contrastive", "n", "collisions/km", "s/step", "rank"]
+    head = ["rival", "targets", "driving score", "minus contrastive", "n", "success", "collisions/km", "s/step", "rank"]
     head += [name.replace("_", " ") for name in PROBES]
     lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name in ranked(result):
@@ -62,7 +62,8 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [
             name + (f" (collapsed in {collapsed} of {len(rows)})" if collapsed else ""),
             rows[0]["targets"] if rows else "", interval(row, "driving_score"), interval(row, "minus_contrastive"),
-            str(row["driving_score"]["n"]) if "driving_score" in row else "-", interval(row, "collisions_per_km"),
+            str(row["driving_score"]["n"]) if "driving_score" in row else "-",
+            f"{100 * row['success']['mean']:.0f} %" if "success" in row else "-", interval(row, "collisions_per_km"),
             f"{np.mean(steps):.2f}" if steps else "-", f"{np.mean(ranks):.0f}" if ranks else "-",
             *(seeds_mean(rows, probe) if rows else "-" for probe in PROBES),
         ]  # fmt: skip

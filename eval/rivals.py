@@ -45,7 +45,7 @@ from training.train import Progress, Recipe, load_recipe, record_and_render
 BASE = "contrastive"
 PROBE_TICKS, PROBE_BRANCHES = 1500, 200  # what probes are fitted on: as many for every rival, encoded anew for each
 BESIDE = ("constant-velocity", "expert", "latent-oracle")  # not trained here: floor, rule on truth, planner's ceiling
-MEASURES = ("driving_score", "success_rate", "route_completion", "collisions_per_km", "red_lights", "mean_speed")
+MEASURES = ("driving_score", "success", "route_completion", "collisions_per_km", "red_lights", "mean_speed")
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "rivals.toml"
 
 
