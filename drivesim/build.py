@@ -147,6 +147,7 @@ def _latent_world(*, starts: Iterable[LatentStart], checkpoint: Path | None = No
 PLANNERS: dict[str, PlannerFactory] = {
     "latent": _latent,
     "latent-proposals": _searching("proposals"),
+    "latent-icem": _searching("icem"),
     "latent-cem": _searching("cem", samples=20, rounds=3, elites=6),
     "latent-mppi": _searching("mppi", samples=20, rounds=3),
     "latent-gradient": _searching("gradient"),
@@ -159,8 +160,8 @@ PLANNERS: dict[str, PlannerFactory] = {
     "expert": _expert,
 }
 NEEDS_CHECKPOINT = frozenset(
-    ("latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy", "behaviour-cloning")
-) | {"latent-distilled", "readout-rule"}
+    ("latent", "latent-proposals", "latent-icem", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy")
+) | {"latent-distilled", "behaviour-cloning", "readout-rule"}
 NEEDS_DISTILLED = frozenset(("latent-distilled",))  # a head beside the checkpoint, see `training.distill`
 NEEDS_TOWN = frozenset(("latent-oracle",))  # they try futures out: only in the embedded town, in their own process
 ENCODERS: dict[str, Callable[[Path | None], Encoder]] = {"latent": _latent_encoder}

@@ -45,7 +45,8 @@ from eval.frozen import provenance
 from eval.speed import busy_scenario
 
 OURS = (
-    "latent", "latent-proposals", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy", "latent-distilled",
+    "latent", "latent-proposals", "latent-icem", "latent-cem", "latent-mppi", "latent-gradient", "latent-policy",
+    "latent-distilled",
 )  # fmt: skip
 SHIPPED_PLANNER = "latent"  # the one whose cost has a goal
 WARM_UP = 3  # plans that load and compile

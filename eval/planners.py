@@ -27,8 +27,8 @@ from eval.frontier import frontier
 from eval.speed import busy_scenario, street
 
 PLANNERS = (
-    "latent-policy", "latent-distilled", "latent-proposals", "latent", "latent-cem", "latent-mppi", "latent-gradient",
-    "constant-velocity", "expert",
+    "latent-policy", "latent-distilled", "latent-proposals", "latent", "latent-icem", "latent-cem", "latent-mppi",
+    "latent-gradient", "constant-velocity", "expert",
 )  # fmt: skip
 BASE = "latent"  # every other planner's score is compared with this one's, scenario by scenario
 MEASURES = ("driving_score", "success_rate", "route_completion", "collisions_per_km", "red_lights", "mean_speed")

@@ -20,7 +20,8 @@ class LatentPlannerConfig:
     """Weights of the cost and sizes of the search."""
 
     steps: int = 6
-    search: str = "icem"  # one of drivesim.planning.search.STRATEGIES
+    search: str = "bracket"  # one of drivesim.planning.search.STRATEGIES
+    between: int = 6  # bracketing: profiles between the neighbours of the cheapest
     samples: int = 12
     rounds: int = 1
     elites: int = 4

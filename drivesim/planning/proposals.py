@@ -21,10 +21,8 @@ MAX_CURVATURE_1PM = 0.2
 # Two-phase profiles: the first second, then the rest (m/s2).
 FIRST_MPS2 = (-6.0, -3.5, -2.0, -1.0, 0.0, 1.0, 2.0)
 THEN_MPS2 = (-3.0, 0.0, 1.0)
-# One acceleration held all along.
-HELD_MPS2 = (
-    -6.0, -4.5, -3.5, -2.8, -2.2, -1.7, -1.3, -1.0, -0.7, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0,
-)  # fmt: skip
+# One acceleration held all along; what lies between is the search's to find.
+HELD_MPS2 = (-6.0, -4.0, -2.8, -2.0, -1.3, -0.8, -0.4, 0.0, 0.4, 1.0, 2.0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A strategy gets the proposals with their costs and may ask for more futures to be imagined; it returns all
 that it knows. Nothing is forgotten, so no strategy returns a best plan that is dearer than the best proposal.
 
-CEM: Rubinstein 1999; iCEM: Pinneri et al. 2020; MPPI: Williams et al. 2017; by gradient: see `gradient.py`.
+CEM: Rubinstein 1999; iCEM: Pinneri et al. 2020; MPPI: Williams et al. 2017; by gradient: see `gradient.py`. Bracketing
+is what is done on a line since Kiefer 1953, here a handful of points at a time: a batch costs little more than one.
 """
 
 from __future__ import annotations
@@ -168,6 +169,26 @@ def _proposals(_problem: Problem, found: Candidates, _rng: np.random.Generator) 
     return found
 
 
+def _bracket(problem: Problem, found: Candidates, _rng: np.random.Generator) -> Candidates:
+    """Finer between the neighbours of the cheapest: profiles of one piece are a line, and samples ask it twice over.
+
+    Raises:
+        ConfigError: profiles of several pieces.
+    """
+    c = problem.config
+    if c.knots != 1:
+        raise ConfigError(
+            f"search 'bracket' wants profiles of one piece, and knots is {c.knots}: take icem, or knots 1"
+        )
+    for _ in range(c.rounds):
+        asked = np.unique(found.wanted[:, 0])
+        best = int(np.searchsorted(asked, found.wanted[np.argmin(found.costs), 0]))
+        low, high = asked[max(best - 1, 0)], asked[min(best + 1, len(asked) - 1)]
+        between = np.linspace(low, high, c.between + 2)[1:-1]
+        found = found.join(problem.evaluate(spread(between[:, None], c.steps)))
+    return found
+
+
 def _icem(problem: Problem, found: Candidates, rng: np.random.Generator) -> Candidates:
     """Smooth noise around the elites of everything seen so far."""
     c = problem.config
@@ -221,6 +242,7 @@ def _gradient(problem: Problem, found: Candidates, _rng: np.random.Generator) ->
 
 STRATEGIES: dict[str, Strategy] = {
     "proposals": _proposals,
+    "bracket": _bracket,
     "icem": _icem,
     "cem": _cem,
     "mppi": _mppi,

@@ -26,7 +26,7 @@ from drivesim.planning import gradient
 from drivesim.planning.cost import LatentPlannerConfig, cost_terms
 from drivesim.planning.kinematics import imagined_kinematics, kinematics
 from drivesim.planning.latent_planner import LatentPlanner
-from drivesim.planning.proposals import drive_route, held, two_phase
+from drivesim.planning.proposals import HELD_MPS2, drive_route, held, two_phase
 from drivesim.planning.search import STRATEGIES, Candidates, Problem, search, spread, to_knots
 
 PROPOSALS = np.concatenate([two_phase(6), np.random.default_rng(7).normal(0.0, 2.0, (12, 6))])
@@ -104,7 +104,7 @@ def test_the_seed_decides(model: WorldModel, name: str) -> None:
 
 
 def test_icem_is_smooth_noise_around_the_elites(model: WorldModel) -> None:
-    """The default search, written out once more: it must not change unnoticed."""
+    """Written out once more: it must not change unnoticed."""
     problem = a_problem(model)
     found = search(problem, PROPOSALS, np.random.default_rng(5))
     rng, c, proposed = np.random.default_rng(5), problem.config, problem.evaluate(PROPOSALS)
@@ -112,6 +112,25 @@ def test_icem_is_smooth_noise_around_the_elites(model: WorldModel) -> None:
     noise = np.repeat(rng.normal(0.0, c.noise_mps2, (c.samples, 1)), 6, axis=1)
     more = np.clip(elite[rng.integers(0, len(elite), c.samples)] + noise, -6.0, 2.5)
     np.testing.assert_array_equal(found.wanted, np.concatenate([PROPOSALS, more]))
+
+
+def test_bracketing_looks_between_the_neighbours_of_the_cheapest(model: WorldModel) -> None:
+    """The default search, written out once more: it must not change unnoticed."""
+    problem, proposals = a_problem(model, "bracket"), held(6)
+    assert problem.config.search == LatentPlannerConfig().search
+    found = search(problem, proposals, np.random.default_rng(5))
+    best, more = int(problem.evaluate(proposals).costs.argmin()), found.wanted[len(proposals) :]
+    low, high = HELD_MPS2[max(best - 1, 0)], HELD_MPS2[min(best + 1, len(HELD_MPS2) - 1)]
+    np.testing.assert_allclose(more, np.repeat(np.linspace(low, high, 8)[1:-1, None], 6, axis=1))
+
+
+def test_bracketing_reaches_the_known_optimum_of_a_line_and_asks_for_one(model: WorldModel) -> None:
+    plain = a_problem(None, "bracket", rounds=3)
+    problem = Line(**{key: getattr(plain, key) for key in Problem.__dataclass_fields__})
+    found = search(problem, held(6), np.random.default_rng(0))
+    assert abs(found.wanted[found.costs.argmin(), 0] - 0.537) < 0.01
+    with pytest.raises(ConfigError, match="knots is 3"):
+        search(a_problem(model, "bracket", knots=3), PROPOSALS, np.random.default_rng(0))
 
 
 def test_an_unknown_search_names_the_known_ones(model: WorldModel) -> None:
@@ -127,6 +146,14 @@ class Quadratic(Problem):
         cost = ((wanted - spread(np.array([[1.3, -2.2, 0.6]]), 6)) ** 2).sum(1)
         blank = np.zeros((len(wanted), 1, 1), np.float32)
         return Candidates(wanted, self.drive(wanted), cost, {"q": cost}, np.zeros(len(wanted)), blank, len(wanted))
+
+
+class Line(Quadratic):
+    """A problem of one number."""
+
+    def evaluate(self, wanted: np.ndarray) -> Candidates:
+        found = super().evaluate(wanted)
+        return replace(found, costs=np.abs(wanted[:, 0] - 0.537))
 
 
 @pytest.mark.parametrize("name", SAMPLED)
