@@ -190,11 +190,15 @@ class SlotEncoder(nn.Module):
 
 
 def moved(views: Tensor, right_px: int, down_px: int) -> Tensor:
-    """Pictures (..., h, w) moved to the right and down; what comes in at the edges is what was there."""
-    height, width = views.shape[-2:]
-    rows = (torch.arange(height, device=views.device) - down_px).clamp(0, height - 1)
-    columns = (torch.arange(width, device=views.device) - right_px).clamp(0, width - 1)
-    return views[..., rows, :][..., columns]
+    """Pictures (..., h, w) moved to the right and down; what comes in at the edges is what was there.
+
+    The result lies in memory as the pictures do: an index would turn channels that lie side by side apart.
+    """
+    out, (height, width) = torch.empty_like(views), views.shape[-2:]
+    out[..., down_px:, right_px:] = views[..., : height - down_px, : width - right_px]
+    out[..., :down_px, right_px:] = views[..., :1, : width - right_px]
+    out[..., :right_px] = out[..., right_px : right_px + 1]
+    return out
 
 
 def autocast_kind(views: Tensor) -> str:
