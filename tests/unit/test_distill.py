@@ -13,10 +13,12 @@ import torch
 from drivesim.build import make_planner
 from drivesim.datatypes import default_rig
 from drivesim.models import SHIPPED, CheckpointError, WorldModel
+from drivesim.models.critic import critic_beside, critic_path
 from drivesim.models.distilled import DistilledConfig, DistilledPolicy, around_the_peak, distilled_path
 from drivesim.planning.distilled import DistilledPlanner
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
 from training.clips import Clips
+from training.companions import KINDS, companions
 from training.distill import DistillConfig, Lessons, distill, eagernesses, learn
 from training.latents import latents_of
 from training.train import load_recipe, train
@@ -118,6 +120,10 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
     encoded = latents_of(model, clips, nowhere)
     for look in ("a", "b"):
         assert float((getattr(encoded, look) - own[look]).square().mean()) < 0.01
+    for beside in (distilled_path(checkpoint), critic_path(checkpoint)):
+        beside.unlink()
+    companions(recipe, tmp_path / "run", checkpoint, KINDS, lambda _what, _share: None)  # the drives are there already
+    assert DistilledPolicy.load(distilled_path(checkpoint), model.digest) and critic_beside(checkpoint, model)
     other = WorldModel(model.config, model.rig_digest).eval()
     other.mean += 1.0
     other.save(tmp_path / "other.safetensors", {})
