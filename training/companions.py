@@ -3,10 +3,9 @@
     python -m training.companions runs/companions                                # for the shipped checkpoint
     python -m training.companions runs/companions --checkpoint runs/nano/checkpoints/last --only critic
 
-`drivesim train` makes both on the run's own drives. There the predictor errs less than elsewhere, and a critic that is
-taught what errors are ordinary takes them for small ones. Here the drives are fresh (`recipes/companions.toml`): they
-are recorded and rendered where they are not there yet, encoded once, and serve any checkpoint. Interrupted, the same
-command goes on.
+`drivesim train` makes both on the run's own drives, on which the predictor errs less than elsewhere. Here the drives
+are fresh (`recipes/companions.toml`): they are recorded and rendered where they are not there yet, encoded once, and
+serve any checkpoint. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
