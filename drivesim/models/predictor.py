@@ -129,7 +129,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (b, n, d), condition (b, d)."""
-        modulation = self.modulation(condition)[:, None]
+        return self.modulated(x, self.modulation(condition))
+
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """`forward` where what `modulation` makes of the condition, (b, 6 d), is there already."""
+        modulation = modulation[:, None]
         if self.slot is not None:
             modulation = modulation + self.slot
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=-1)
@@ -166,16 +170,24 @@ class LatentPredictor(nn.Module):
         c = self.config
         return Block(c.width, c.heads, c.dropout, c.slots if c.slot_modulation else 0)
 
-    def _answers(self, x: Tensor, condition: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Embedded latents (b, n, width) under a condition (b, width).
+    def _modulations(self, condition: Tensor) -> list[Tensor]:
+        """What every block makes of conditions (..., width): (..., 6 width) each."""
+        return [torch.as_tensor(block.modulation(condition)) for block in (*self.blocks, *self.last)]  # type: ignore[operator]
+
+    def _answers(
+        self, x: Tensor, condition: Tensor, modulations: list[Tensor] | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Embedded latents (b, n, width) under a condition (b, width), and `_modulations` of it where they are known.
 
         Returns:
             what each member adds to the present latent (b, n, d), and the logarithm (b,) of the squared error that
             is expected of them, where a head says so. That head shapes nothing but itself.
         """
+        told = iter(self._modulations(condition) if modulations is None else modulations)
         for block in self.blocks:
-            x = block(x, condition)
-        parts = [self.norm(block(x, condition)) for block in self.last] or [self.norm(x)] * len(self.members)
+            x = block.modulated(x, next(told))  # type: ignore[operator]
+        own = [self.norm(block.modulated(x, next(told))) for block in self.last]  # type: ignore[operator]
+        parts = own or [self.norm(x)] * len(self.members)
         expected = None
         if self.expected is not None:
             seen = torch.cat([parts[0].mean(dim=1), condition], dim=-1).detach()
@@ -236,13 +248,18 @@ class LatentPredictor(nn.Module):
         if horizons is not None and actions.shape[1] <= at_once and self.prefix is not None:
             return self._told(previous, current, actions, speed_mps, horizons)
         parts, errors, speeds = [], [], speeds_along(actions, speed_mps)
+        # What the actions ask for does not depend on what is imagined: of all steps at once, where each alone is slow.
+        condition = self.condition(action_features(actions, speeds[:, :-1])) if self.prefix is None else None
+        modulations = [] if condition is None else self._modulations(condition)
         for first in range(0, actions.shape[1], at_once):
             part = actions[:, first : first + at_once]
-            if at_once > 1:
+            if condition is None:
                 members, expected = self._told(previous, current, part, speeds[:, first], None)
             else:
-                one, expected = self.step(previous, current, part[:, 0], speeds[:, first])
-                members, expected = one[:, :, None], None if expected is None else expected[:, None]
+                asked = [each[:, first] for each in modulations]
+                added, expected = self._answers(self._embedded(previous, current), condition[:, first], asked)
+                members = torch.stack([current + member for member in added])[:, :, None]
+                expected = None if expected is None else expected[:, None]
             mean = members.mean(0)
             previous, current = mean[:, -2] if mean.shape[1] > 1 else current, mean[:, -1]
             parts.append(members)
