@@ -208,8 +208,21 @@ class LatentPredictor(nn.Module):
         if self.prefix is not None:
             members, expected = self._told(previous, current, action[:, None], speed_mps, None)
             return members[:, :, 0], None if expected is None else expected[:, 0]
-        condition = self.condition(action_features(action, speed_mps))
-        added, expected = self._answers(self._embedded(previous, current), condition)
+        return self.answer(previous, current, self.ask(action[:, None], speed_mps[:, None])[0])
+
+    def ask(self, actions: Tensor, speeds_mps: Tensor) -> list[tuple[Tensor, ...]]:
+        """What each of p steps asks for, of actions (b, p, 2) and the speeds (b, p) at their starts.
+
+        It does not depend on what is imagined, so all steps are worked out at once: each alone is slow.
+        """
+        condition = self.condition(action_features(actions, speeds_mps))
+        told = [condition, *self._modulations(condition)]
+        return [tuple(each[:, step] for each in told) for step in range(actions.shape[1])]
+
+    def answer(self, previous: Tensor, current: Tensor, asked: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """`step` for one of the things that `ask` worked out."""
+        condition, *modulations = asked
+        added, expected = self._answers(self._embedded(previous, current), condition, modulations)
         return torch.stack([current + member for member in added]), expected
 
     def _told(
@@ -244,22 +257,19 @@ class LatentPredictor(nn.Module):
         Returns:
             (members, b, p or q, n, d), and the logarithm (b, p or q) of the expected squared error, if any.
         """
-        at_once = self.config.horizon if self.config.mode == "prefix" else 1
-        if horizons is not None and actions.shape[1] <= at_once and self.prefix is not None:
+        prefixes = self.config.mode == "prefix"
+        at_once = self.config.horizon if prefixes else 1
+        if horizons is not None and actions.shape[1] <= at_once and prefixes:
             return self._told(previous, current, actions, speed_mps, horizons)
         parts, errors, speeds = [], [], speeds_along(actions, speed_mps)
-        # What the actions ask for does not depend on what is imagined: of all steps at once, where each alone is slow.
-        condition = self.condition(action_features(actions, speeds[:, :-1])) if self.prefix is None else None
-        modulations = [] if condition is None else self._modulations(condition)
+        asked = [] if prefixes else self.ask(actions, speeds[:, :-1])
         for first in range(0, actions.shape[1], at_once):
-            part = actions[:, first : first + at_once]
-            if condition is None:
+            if prefixes:
+                part = actions[:, first : first + at_once]
                 members, expected = self._told(previous, current, part, speeds[:, first], None)
             else:
-                asked = [each[:, first] for each in modulations]
-                added, expected = self._answers(self._embedded(previous, current), condition[:, first], asked)
-                members = torch.stack([current + member for member in added])[:, :, None]
-                expected = None if expected is None else expected[:, None]
+                one, expected = self.answer(previous, current, asked[first])
+                members, expected = one[:, :, None], None if expected is None else expected[:, None]
             mean = members.mean(0)
             previous, current = mean[:, -2] if mean.shape[1] > 1 else current, mean[:, -1]
             parts.append(members)

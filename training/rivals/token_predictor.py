@@ -85,6 +85,14 @@ class TokenPredictor(LatentPredictor):
         out, _ = self.run(written + self.place[2] + told, past, True)
         return torch.as_tensor(self.words(self.final(out)))
 
+    def ask(self, actions: Tensor, speeds_mps: Tensor) -> list[tuple[Tensor, ...]]:
+        """Actions and speeds, step by step: they are read along with the ticks."""
+        return [(actions[:, step], speeds_mps[:, step]) for step in range(actions.shape[1])]
+
+    def answer(self, previous: Tensor, current: Tensor, asked: tuple[Tensor, ...]) -> tuple[Tensor, None]:
+        """`step` for one of the things that `ask` says."""
+        return self.step(previous, current, *asked)
+
     def step(self, previous: Tensor, current: Tensor, action: Tensor, speed_mps: Tensor) -> tuple[Tensor, None]:
         """Write the likeliest word of every slot in turn: (1, b, n, d)."""
         told, past = self.context(previous, current, action, speed_mps)
