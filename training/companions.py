@@ -19,17 +19,13 @@ import torch
 
 from drivesim.datatypes import default_rig
 from drivesim.models import SHIPPED, WorldModel
-from drivesim.models.critic import critic_path
 from training.cache import build_cache
 from training.clips import Clips
-from training.critic import make_critic
-from training.distill import distill
 from training.latents import latents_of, save_latents
 from training.recording import ensure_logs
-from training.train import Recipe, load_recipe
+from training.train import COMPANIONS, Recipe, load_recipe, teach_companions
 
 RECIPE = Path(__file__).parent / "recipes" / "companions.toml"
-KINDS = ("distilled", "critic")
 
 
 def companions(
@@ -47,11 +43,7 @@ def companions(
     latents = latents_of(model, Clips.load(out / "cache"), kept, lambda share: tell("encoding", share))
     kept.parent.mkdir(exist_ok=True)
     save_latents(kept, latents)
-    if "distilled" in kinds:
-        distill(out, checkpoint, None, recipe.distill, tell)
-    if "critic" in kinds:
-        tell("teaching the critic", 0.0)
-        make_critic(model, out, critic_path(checkpoint), recipe.critic, recipe.seed)
+    teach_companions(recipe, checkpoint, out, lambda stage, share, _: tell(stage, share), kinds)
 
 
 def main() -> None:
@@ -60,12 +52,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the drives")
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="world model; the shipped one by default")
     parser.add_argument("--drives", type=int, help="fresh drives; the recipe's number by default")
-    parser.add_argument("--only", choices=KINDS, help="one of the two alone")
+    parser.add_argument("--only", choices=COMPANIONS, help="one of the two alone")
     options = parser.parse_args()
     recipe = load_recipe(RECIPE)
     if options.drives:
         recipe = replace(recipe, recording=replace(recipe.recording, drives=options.drives))
-    kinds = (options.only,) if options.only else KINDS
+    kinds = (options.only,) if options.only else COMPANIONS
     companions(
         recipe, options.out, options.checkpoint, kinds, lambda what, share: print(f"{what} {share:.0%}", flush=True)
     )

@@ -126,7 +126,7 @@ def train(recipe: Recipe, out: Path, on_progress: Progress = quiet, rig: CameraR
         link.symlink_to(path.name)
         write_json(out / "card.json", told)
         save_curves(run)
-        teach_companions(recipe, path, run, on_progress)
+        teach_companions(recipe, path, run.path, on_progress)
     ranks.wait()
     return path
 
@@ -208,15 +208,24 @@ def on_frozen_latents(
     return model.eval(), calibration
 
 
-def teach_companions(recipe: Recipe, checkpoint: Path, run: Run, on_progress: Progress) -> None:
-    """The distilled policy and the critic beside a checkpoint: bound to it, so each new one gets its own."""
+COMPANIONS = ("distilled", "critic")
+
+
+def teach_companions(
+    recipe: Recipe, checkpoint: Path, run: Path, on_progress: Progress, kinds: tuple[str, ...] = COMPANIONS
+) -> None:
+    """The distilled policy and the critic beside a checkpoint: bound to it, so each new one gets its own.
+
+    Args:
+        run: folder with the cache, logs and latents that they are taught on.
+    """
     torch.set_num_threads(recipe.threads)
-    judged = distill(run.path, checkpoint, None, recipe.distill, lambda _, share: on_progress("distil", share, {}))[
-        "judged"
-    ]
-    on_progress("distil", 1.0, judged)
-    make_critic(WorldModel.load(checkpoint), run.path, critic_path(checkpoint), recipe.critic, recipe.seed)
-    on_progress("critic", 1.0, {})
+    if "distilled" in kinds:
+        told = distill(run, checkpoint, None, recipe.distill, lambda _, share: on_progress("distil", share, {}))
+        on_progress("distil", 1.0, told["judged"])
+    if "critic" in kinds:
+        make_critic(WorldModel.load(checkpoint), run, critic_path(checkpoint), recipe.critic, recipe.seed)
+        on_progress("critic", 1.0, {})
 
 
 def card(

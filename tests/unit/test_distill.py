@@ -18,10 +18,10 @@ from drivesim.models.distilled import DistilledConfig, DistilledPolicy, around_t
 from drivesim.planning.distilled import DistilledPlanner
 from drivesim.planning.latent_planner import LatentPlanner, LatentPlannerConfig
 from training.clips import Clips
-from training.companions import KINDS, companions
+from training.companions import companions
 from training.distill import DistillConfig, Lessons, distill, eagernesses, learn
 from training.latents import latents_of
-from training.train import load_recipe, train
+from training.train import COMPANIONS, load_recipe, train
 
 RECIPE = Path(__file__).parents[2] / "training" / "recipes" / "smoke.toml"
 
@@ -122,7 +122,9 @@ def test_the_whole_way_at_toy_size(tmp_path: Path) -> None:
         assert float((getattr(encoded, look) - own[look]).square().mean()) < 0.01
     for beside in (distilled_path(checkpoint), critic_path(checkpoint)):
         beside.unlink()
-    companions(recipe, tmp_path / "run", checkpoint, KINDS, lambda _what, _share: None)  # the drives are there already
+    companions(
+        recipe, tmp_path / "run", checkpoint, COMPANIONS, lambda _what, _share: None
+    )  # the drives are there already
     assert DistilledPolicy.load(distilled_path(checkpoint), model.digest) and critic_beside(checkpoint, model)
     other = WorldModel(model.config, model.rig_digest).eval()
     other.mean += 1.0
