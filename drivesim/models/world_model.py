@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from drivesim.config import from_dict
 from drivesim.datatypes import CameraRig, EgoState, LatentState
 from drivesim.models.encoder import EncoderConfig, SlotEncoder
+from drivesim.models.fused_rollout import FusedRollout
 from drivesim.models.heads import (
     READOUTS,
     RISKS,
@@ -70,6 +71,7 @@ class WorldModel(nn.Module):
         self.risk, self.read = make_head("risk", config.heads), make_head("read", config.heads)
         self._layouts: dict[str, ViewLayout] = {}
         self._digest = ""
+        self._fused: FusedRollout | None = None
 
     @property
     def digest(self) -> str:
@@ -102,7 +104,14 @@ class WorldModel(nn.Module):
         self, latents: NDArray[np.float32], speed_mps: float, actions: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor]:
         """Imagined latents (k, p, n, d) and the ensemble's disagreement (k, p)."""
-        return self.imagine_tensors(torch.from_numpy(latents), speed_mps, torch.from_numpy(actions).float())
+        start, wanted = torch.from_numpy(latents), torch.from_numpy(actions).float()
+        if self.training or not FusedRollout.fits(self.predictor):
+            return self.imagine_tensors(start, speed_mps, wanted)
+        if self._fused is None or not self._fused.current:
+            self._fused = FusedRollout.of(self.predictor)
+        k = len(actions)
+        previous, current = start[0].expand(k, -1, -1), start[1].expand(k, -1, -1)
+        return self._fused.rollout(previous, current, wanted, torch.full((k,), float(speed_mps)))
 
     def imagine_tensors(self, latents: Tensor, speed_mps: float, actions: Tensor) -> tuple[Tensor, Tensor]:
         """`imagine` with gradients: latents (2, n, d) under actions (k, p, 2)."""

@@ -5,9 +5,11 @@ Steering follows the route (navigation is an input); what is searched is when to
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from drivesim.datatypes import RouteAhead
@@ -72,9 +74,54 @@ def speed_caps(line: Polyline, route: RouteAhead, lateral_acceleration_mps2: flo
     cap = np.sqrt(lateral_acceleration_mps2 / np.maximum(bend, 1e-3))
     limit_index = np.minimum(np.arange(len(s)), len(route.speed_limit_mps) - 1)
     cap = np.minimum(cap, route.speed_limit_mps[limit_index])
-    for i in range(len(s) - 2, -1, -1):  # brake at no more than 2 m/s2 for what comes
-        cap[i] = min(cap[i], float(np.sqrt(cap[i + 1] ** 2 + 4.0)))
-    return s, cap
+    rising = 4.0 * s  # brake at no more than 2 m/s2 for what comes: v^2 falls by no more than 4 a metre
+    return s, np.sqrt(np.minimum.accumulate((cap**2 + rising)[::-1])[::-1] - rising)
+
+
+@njit(cache=True, error_model="numpy")
+def _at(place: float, places: Array, values: Array) -> float:
+    """Linear interpolation, held at the ends, as `np.interp`."""
+    if place >= places[-1]:
+        return float(values[-1])
+    if place <= places[0]:
+        return float(values[0])
+    k = np.searchsorted(places, place, side="right") - 1
+    share = (place - places[k]) / (places[k + 1] - places[k])
+    return float(values[k] + share * (values[k + 1] - values[k]))
+
+
+@njit(cache=True, error_model="numpy")
+def _pursue(
+    speed_mps: float, start_s_m: float, line_s_m: Array, points_m: Array, cap_s_m: Array, cap_mps: Array,
+    accelerations: Array, obey_caps: bool, actions: Array, poses: Array, speeds: Array, distances: Array,
+) -> None:  # fmt: skip
+    """`drive_route`, one profile after the other; fills the last four."""
+    h = STEP_S / SUBSTEPS
+    along, aside = np.ascontiguousarray(points_m[:, 0]), np.ascontiguousarray(points_m[:, 1])
+    for row in range(len(accelerations)):
+        x, y, yaw, s, v, distance = 0.0, 0.0, 0.0, start_s_m, speed_mps, 0.0
+        for step in range(accelerations.shape[1]):
+            v_start, yaw_start, distance_start = v, yaw, distance
+            for _ in range(SUBSTEPS):
+                a = accelerations[row, step]
+                if obey_caps:
+                    room = (_at(s + v * STEP_S, cap_s_m, cap_mps) - v) / STEP_S
+                    a = min(a, max(room, -3.0))
+                v_next = max(v + a * h, 0.0)
+                look = s + min(max(0.9 * v, 3.5), 14.0)
+                dx, dy = _at(look, line_s_m, along) - x, _at(look, line_s_m, aside) - y
+                left = -math.sin(yaw) * dx + math.cos(yaw) * dy
+                bend = 2.0 * left / max(dx * dx + dy * dy, 1.0)
+                bend = min(max(bend, -MAX_CURVATURE_1PM), MAX_CURVATURE_1PM)
+                move = 0.5 * (v + v_next) * h
+                x += move * math.cos(yaw + 0.5 * bend * move)
+                y += move * math.sin(yaw + 0.5 * bend * move)
+                yaw, s, v, distance = yaw + bend * move, s + move, v_next, distance + move
+            driven = distance - distance_start
+            actions[row, step, 0] = (v - v_start) / STEP_S
+            actions[row, step, 1] = (yaw - yaw_start) / driven if driven > 0.05 else 0.0
+            poses[row, step, 0], poses[row, step, 1], poses[row, step, 2] = x, y, yaw
+            speeds[row, step], distances[row, step] = v, distance
 
 
 def drive_route(speed_mps: float, route: RouteAhead, accelerations: Array, *, obey_caps: bool = True) -> Futures:
@@ -89,31 +136,11 @@ def drive_route(speed_mps: float, route: RouteAhead, accelerations: Array, *, ob
     line = Polyline.from_points(route.points_m)
     cap_s, cap = speed_caps(line, route)
     k, p = accelerations.shape
-    h = STEP_S / SUBSTEPS
-    s_now = line.project(0.0, 0.0)[0]
-    x, y, yaw, s = np.zeros(k), np.zeros(k), np.zeros(k), np.full(k, s_now)
-    v, distance = np.full(k, max(speed_mps, 0.0)), np.zeros(k)
     actions, poses = np.zeros((k, p, 2)), np.zeros((k, p, 3))
     speeds, distances = np.zeros((k, p)), np.zeros((k, p))
-    for step in range(p):
-        v_start, yaw_start, distance_start = v, yaw, distance
-        for _ in range(SUBSTEPS):
-            a = accelerations[:, step]
-            if obey_caps:
-                room = (np.interp(s + v * STEP_S, cap_s, cap) - v) / STEP_S
-                a = np.minimum(a, np.maximum(room, -3.0))
-            v_next = np.maximum(v + a * h, 0.0)
-            look = np.clip(0.9 * v, 3.5, 14.0)
-            target = line.at(s + look)
-            dx, dy = target[:, 0] - x, target[:, 1] - y
-            left = -np.sin(yaw) * dx + np.cos(yaw) * dy
-            bend = np.clip(2.0 * left / np.maximum(dx * dx + dy * dy, 1.0), -MAX_CURVATURE_1PM, MAX_CURVATURE_1PM)
-            move = 0.5 * (v + v_next) * h
-            x, y = x + move * np.cos(yaw + 0.5 * bend * move), y + move * np.sin(yaw + 0.5 * bend * move)
-            yaw, s, v, distance = yaw + bend * move, s + move, v_next, distance + move
-        driven = distance - distance_start
-        actions[:, step, 0] = (v - v_start) / STEP_S
-        actions[:, step, 1] = np.where(driven > 0.05, (yaw - yaw_start) / np.maximum(driven, 0.05), 0.0)
-        poses[:, step] = np.stack([x, y, yaw], axis=-1)
-        speeds[:, step], distances[:, step] = v, distance
+    wanted = np.ascontiguousarray(accelerations, np.float64)
+    _pursue(
+        max(speed_mps, 0.0), line.project(0.0, 0.0)[0], line.s_m, line.points_m, cap_s, cap, wanted, obey_caps,
+        actions, poses, speeds, distances,
+    )  # fmt: skip
     return Futures(actions, poses, speeds, distances)
