@@ -34,8 +34,8 @@ demo: setup  ## drive four planners through the demo suite, print the scorecard,
 	$(BIN)/drivesim evaluate --suite demo --planner latent --planner behaviour-cloning --planner constant-velocity \
 		--planner expert --seeds $(SEEDS) --workers $(WORKERS) --out $(RUN)
 
-test: setup  ## every test
-	$(BIN)/python -m pytest $(TESTS)
+test: setup  ## every test, in WORKERS processes
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(TESTS)
 
 bench: setup  ## speeds side by side, into bench.json
 	$(BIN)/python -m eval.speed --out bench.json
