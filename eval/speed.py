@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from drivesim.carla_server.embedded import EmbeddedServer
@@ -50,6 +51,8 @@ GOALS = {
     "lidar_points_per_s_client": ("points/s", ""),
     "plan_ms_p50": ("ms", ""),
     "plan_ms_p95": ("ms", "<= 100"),
+    "rollout_ms": ("ms", ""),
+    "rollout_by_tensors_ms": ("ms", ""),
     "log_write_frames_per_s": ("frames/s", ""),
     "log_clips_per_s": ("clips/s", ""),
 }
@@ -217,6 +220,32 @@ def plan_ms(checkpoint: Path, plans: int = 60) -> tuple[float, float]:
     return float(np.median(times[5:])), float(np.percentile(times[5:], 95))
 
 
+def rollout_ms(checkpoint: Path, futures: tuple[int, ...] = (14, 6), repeats: int = 60) -> tuple[float, float]:
+    """The rollouts of one plan, each future in one pass, and by tensor operations; in turns, medians."""
+    model, rng = WorldModel.load(checkpoint), np.random.default_rng(0)
+    c = model.config.predictor
+    latents = rng.normal(size=(2, c.slots, c.latent_dim)).astype(np.float32)
+    asked = [rng.normal(size=(count, 6, 2)) * (2.0, 0.02) for count in futures]
+
+    def by_tensors() -> None:
+        with torch.inference_mode():
+            for actions in asked:
+                model.imagine_tensors(torch.from_numpy(latents), 6.0, torch.from_numpy(actions).float())
+
+    def in_one_pass() -> None:
+        for actions in asked:
+            model.imagine(latents, 6.0, actions)
+
+    ways = (in_one_pass, by_tensors)
+    times: list[list[float]] = [[], []]
+    for _ in range(repeats + 5):
+        for way, spent in zip(ways, times, strict=True):
+            began = time.perf_counter()
+            way()
+            spent.append((time.perf_counter() - began) * 1e3)
+    return float(np.median(times[0][5:])), float(np.median(times[1][5:]))
+
+
 def log_rates(ticks: int = 64, clip: int = 4) -> tuple[float, float]:
     """Ticks with six cameras written per second, and random clips of four ticks read per second."""
     rig = default_rig()
@@ -265,6 +294,8 @@ def measure(checkpoint: Path, tell: Callable[[str], None]) -> dict[str, dict[str
     add(lidar_points_per_s=lidar_points_per_s(), lidar_points_per_s_client=lidar_points_per_s_client())
     middle, tail = plan_ms(checkpoint)
     add(plan_ms_p50=middle, plan_ms_p95=tail)
+    one_pass, tensors = rollout_ms(checkpoint)
+    add(rollout_ms=one_pass, rollout_by_tensors_ms=tensors)
     written, read = log_rates()
     add(log_write_frames_per_s=written, log_clips_per_s=read)
     return {
